@@ -1,0 +1,168 @@
+"""Everything that realwork raises, and who is to blame for it.
+
+    RealworkError
+    ├── InputError              what the user gave is wrong; every problem at once
+    ├── RunAborted              the run cannot go on, whatever is tried next
+    ├── StoreError              the output directory cannot be written or read
+    ├── FileError               a path in the sandbox has no such file: an answer for the agent
+    └── EpisodeError            our machinery failed one rollout; its reward is null
+        ├── SandboxError        the engine or the container failed
+        │   ├── SandboxLost     the container is gone
+        │   ├── ImageError      the image cannot be had or has no shell
+        │   └── PrepareError    an init command or a copied folder failed: the environment is at fault
+        ├── ModelError          the endpoint refused or failed a completion
+        │   ├── ModelRefused    the endpoint will refuse every rollout (key, model, quota)
+        │   └── ContextExceeded the messages do not fit into the model's context
+        ├── GradingError        the tests could not be run
+        ├── PluginError         a critical plugin failed
+        └── NodeError           the process or node that played the rollout is gone
+
+Each takes one positional message and keyword fields with defaults, so that it survives pickling.
+A mistake of the agent is never an exception of this tree, except `FileError`, which becomes an observation.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar, Literal
+
+FailureCause = Literal["sandbox", "model", "grading", "node", "plugin", "cancelled"]
+
+
+class RealworkError(Exception):
+    """The root of the tree."""
+
+
+class InputError(RealworkError):
+    """What the user gave is wrong.
+
+    Attributes:
+        problems: one sentence each, with the place and what to do; never empty.
+    """
+
+    def __init__(self, message: str, *, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
+
+
+class RunAborted(RealworkError):
+    """The run cannot go on: every further rollout would fail in the same way."""
+
+
+class StoreError(RealworkError):
+    """The output directory cannot be written or read."""
+
+
+class FileError(RealworkError):
+    """A file operation in the sandbox found no such file, a directory in its place, or no permission."""
+
+
+class EpisodeError(RealworkError):
+    """Our machinery failed one rollout.
+
+    Attributes:
+        cause: the boundary at fault, as it stands in the row.
+        retryable: whether a new attempt may succeed.
+    """
+
+    cause: ClassVar[FailureCause] = "node"
+
+    @property
+    def retryable(self) -> bool:
+        return True
+
+
+class SandboxError(EpisodeError):
+    """The engine or the container failed."""
+
+    cause = "sandbox"
+
+
+class SandboxLost(SandboxError):
+    """The container is gone, or no longer answers."""
+
+
+class ImageError(SandboxError):
+    """The image cannot be had, or nothing can be run in it."""
+
+    @property
+    def retryable(self) -> bool:
+        return False
+
+
+class PrepareError(SandboxError):
+    """An init command or a copied folder failed; the message ends with the tail of the output."""
+
+    @property
+    def retryable(self) -> bool:
+        return False
+
+
+class ModelError(EpisodeError):
+    """The endpoint refused or failed a completion.
+
+    Attributes:
+        status: HTTP status of the last answer, `None` if none arrived.
+    """
+
+    cause = "model"
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def retryable(self) -> bool:
+        return self.status is None or self.status in (200, 408, 409, 429) or self.status >= 500
+
+
+class ModelRefused(ModelError):
+    """The endpoint will refuse every rollout: a wrong key, an unknown model, no quota."""
+
+    @property
+    def retryable(self) -> bool:
+        return False
+
+
+class ContextExceeded(ModelError):
+    """The messages do not fit into the model's context."""
+
+    @property
+    def retryable(self) -> bool:
+        return False
+
+
+class GradingError(EpisodeError):
+    """The tests could not be run."""
+
+    cause = "grading"
+
+
+class PluginError(EpisodeError):
+    """A plugin that is configured as critical failed."""
+
+    cause = "plugin"
+
+    @property
+    def retryable(self) -> bool:
+        return False
+
+
+class NodeError(EpisodeError):
+    """The process or node that played the rollout is gone."""
+
+    cause = "node"
+
+
+@contextmanager
+def blame(kind: type[RealworkError], doing: str) -> Iterator[None]:
+    """Attribute a foreign failure inside the block to a boundary, once.
+
+    An error of this tree passes as it is; anything else becomes `kind("doing: what was said")`.
+    """
+    try:
+        yield
+    except RealworkError:
+        raise
+    except Exception as error:
+        said = str(error).strip() or type(error).__name__
+        raise kind(f"{doing}: {said}") from error
