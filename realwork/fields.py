@@ -1,0 +1,71 @@
+"""The types that the run file's fields are made of: each says in plain words what it expects.
+
+Messages never hold the value, which may be secret.
+"""
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+LARGEST_COUNT = 2**31 - 1
+LONGEST_S = 1e9
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return value
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not contain a NUL character")
+    return value
+
+
+def _no_control(value: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError("must not contain line breaks or other control characters")
+    return value
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError("must be an absolute path in the sandbox, beginning with '/'")
+    return value
+
+
+def _variable_name(value: str) -> str:
+    if not value or "=" in value or "\0" in value:
+        raise ValueError("the name of an environment variable must not be empty or contain '='")
+    return value
+
+
+def _api_root(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("must be a URL, such as http://127.0.0.1:8000/v1") from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("must begin with http:// or https://, such as http://127.0.0.1:8000/v1")
+    if not host or re.search(r"\s", value):
+        raise ValueError("must name a host and hold no spaces, such as http://127.0.0.1:8000/v1")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("must hold no user, password, query or fragment; the key belongs into llm_config.api_key")
+    if parts.path.rstrip("/").endswith("/chat/completions"):
+        raise ValueError("must end before '/chat/completions', which the client adds itself")
+    return value
+
+
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_S)]
+Count = Annotated[int, Field(gt=0, le=LARGEST_COUNT)]
+CountOrZero = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+Text = Annotated[str, AfterValidator(_not_blank), AfterValidator(_no_nul)]
+Line = Annotated[Text, AfterValidator(_no_control)]
+SandboxPath = Annotated[Line, AfterValidator(_absolute)]
+Value = Annotated[str, AfterValidator(_no_nul)]
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+BaseUrl = Annotated[str, AfterValidator(_api_root)]
