@@ -7,6 +7,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON_RANGE := >=3.11,<3.15
 
+# uv brings certificates of its own; these make it trust what the machine trusts (a company's proxy, say).
+export UV_SYSTEM_CERTS := 1
+export UV_NATIVE_TLS := 1
+
 .PHONY: help setup demo test check clean
 
 help: ## this list
@@ -55,8 +59,8 @@ $(STAMP): pyproject.toml
 			echo "setup: installing uv in .uv (a few seconds)" >&2; \
 			if ! python3 -c 'import ensurepip' 2>/dev/null; then \
 				if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-					apt-get update -qq >&2 </dev/null || true; \
-					DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >&2 </dev/null; \
+					apt-get update -qq >/dev/null </dev/null || true; \
+					DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null </dev/null; \
 				else \
 					echo "setup: no uv, and this Python cannot make a virtual environment. Do one of these, then try again:" >&2; \
 					echo "  sudo apt-get install python3-venv    (Debian, Ubuntu)" >&2; \

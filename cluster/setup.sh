@@ -81,11 +81,11 @@ install_engine() {
             "then: sudo usermod -aG docker $(id -un)    and log in again"
     fi
     say "installing docker.io with apt-get (about a minute)"
-    apt-get update -qq >&2 </dev/null || say "apt-get update had errors; going on with the package lists at hand"
+    apt-get update -qq >/dev/null </dev/null || say "apt-get update had errors; going on with the package lists at hand"
     local packages=(docker.io iptables ca-certificates)
     # From Debian 13 on the client is a package of its own.
     if apt-cache show docker-cli >/dev/null 2>&1; then packages+=(docker-cli); fi
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >&2 </dev/null \
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null </dev/null \
         || stop 3 "apt-get could not install docker.io (its answer stands above)" \
             "install Docker Engine 20.10 or later by hand, start it, and try again"
     hash -r

@@ -27,8 +27,8 @@ install_mmdebstrap() {
     command -v apt-get >/dev/null || die "no mmdebstrap, and no apt-get to install it with: build the image with 'docker build' where a registry can be reached"
     [ "$(id -u)" = 0 ] || die "mmdebstrap is missing: run 'sudo apt-get install mmdebstrap debian-archive-keyring' and try again"
     say "installing mmdebstrap (about 20 s)"
-    apt-get update -qq >&2 || say "apt-get update had errors; going on with the package lists at hand"
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mmdebstrap debian-archive-keyring >&2 </dev/null
+    apt-get update -qq >/dev/null </dev/null || say "apt-get update had errors; going on with the package lists at hand"
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mmdebstrap debian-archive-keyring >/dev/null </dev/null
 }
 
 install_mmdebstrap
