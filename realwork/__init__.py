@@ -1,3 +1,3 @@
-"""Rollouts of LLM agents that do software work in Docker containers, on Ray, graded by real tests, written as Parquet."""
+"""Rollouts of LLM agents doing software work in Docker containers on Ray, graded by tests, written as Parquet."""
 
 __version__ = "0.1.0"

@@ -12,6 +12,8 @@
         │   └── PrepareError    an init command or a copied folder failed: the environment is at fault
         ├── ModelError          the endpoint refused or failed a completion
         │   ├── ModelRefused    the endpoint will refuse every rollout (key, model, quota)
+        │   ├── ModelTimeout    the time given for the reply ended while nothing had failed yet
+        │   ├── ReplyWithheld   a content filter or a refusal; asking again gives the same
         │   └── ContextExceeded the messages do not fit into the model's context
         ├── GradingError        the tests could not be run
         ├── PluginError         a critical plugin failed
@@ -102,13 +104,15 @@ class ModelError(EpisodeError):
 
     Attributes:
         status: HTTP status of the last answer, `None` if none arrived.
+        retry_after_s: seconds that the endpoint asked to wait, `None` if it did not.
     """
 
     cause = "model"
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after_s = retry_after_s
 
     @property
     def retryable(self) -> bool:
@@ -117,6 +121,18 @@ class ModelError(EpisodeError):
 
 class ModelRefused(ModelError):
     """The endpoint will refuse every rollout: a wrong key, an unknown model, no quota."""
+
+    @property
+    def retryable(self) -> bool:
+        return False
+
+
+class ModelTimeout(ModelError):
+    """The time given for the reply ended before one came, and no request had failed before."""
+
+
+class ReplyWithheld(ModelError):
+    """A content filter or a refusal took the place of the reply."""
 
     @property
     def retryable(self) -> bool:

@@ -285,7 +285,12 @@ class Trajectory(Record):
 
 
 class RolloutSummary(Record):
-    """What the driver learns of one attempt: enough to schedule and to report, small enough to travel inline."""
+    """What the driver learns of one attempt: enough to schedule and to report, small enough to travel inline.
+
+    Attributes:
+        fails_environment: no rollout of the environment can succeed (its image or an init command fails).
+        aborts_run: no rollout of the run can succeed (the endpoint refuses the key or the model).
+    """
 
     spec: RolloutSpec
     status: Status
@@ -293,6 +298,7 @@ class RolloutSummary(Record):
     failure_cause: FailureCause | None = None
     error_message: str | None = None
     retryable: bool = False
+    fails_environment: bool = False
     aborts_run: bool = False
     reward: float | None = None
     success: bool | None = None

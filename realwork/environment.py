@@ -1,0 +1,183 @@
+"""A task in an open sandbox: made ready once, then one action after the other.
+
+Guarantees: whatever the agent asks for gets exactly one observation; only the sandbox itself can fail
+(`SandboxError`), never an action.
+"""
+
+import posixpath
+import shlex
+import time
+from collections.abc import Sequence
+
+from realwork.config import EnvironmentConfig, TimeoutConfig
+from realwork.errors import FileError, PrepareError
+from realwork.sandbox.base import CommandResult, Sandbox
+from realwork.text import decode, shorten, tail
+from realwork.types import (
+    Action,
+    CallStatus,
+    CommandAction,
+    DoneAction,
+    InvalidAction,
+    Observation,
+    ReadAction,
+    Record,
+    ToolCall,
+    WriteAction,
+)
+
+READ_LIMIT_BYTES = 1 << 20
+
+
+class PackedFolder(Record):
+    """A folder of the user's as a tar archive whose entries begin with `name`."""
+
+    name: str
+    archive: bytes
+
+
+class Environment:
+    """The environment of `config` in `sandbox`."""
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        config: EnvironmentConfig,
+        timeouts: TimeoutConfig,
+        *,
+        folders: Sequence[PackedFolder] = (),
+        output_limit_bytes: int = 65536,
+    ) -> None:
+        self._sandbox = sandbox
+        self._config = config
+        self._timeouts = timeouts
+        self._folders = folders
+        self._output_limit_bytes = output_limit_bytes
+        self._background_commands = 0
+
+    async def prepare(self, *, network: str) -> None:
+        """Copy the folders in, run the init commands, then change to `network`.
+
+        Raises:
+            PrepareError: an init command failed; the message ends with the tail of its output.
+        """
+        for folder in self._folders:
+            await self._sandbox.copy_in(self._config.working_directory, folder.archive)
+        for command in self._config.init_commands:
+            await self._run_init(command)
+        if self._config.init_commands and network != self._config.init_network:
+            await self._sandbox.set_network(network)
+
+    async def _run_init(self, command: str) -> None:
+        result = await self._sandbox.execute(
+            command, timeout_s=self._timeouts.global_timeout, working_directory=self._config.working_directory
+        )
+        if result.exit_code != 0:
+            how = f"took more than {self._timeouts.global_timeout:g} s" if result.timed_out else "failed"
+            code = "" if result.exit_code is None else f" with exit code {result.exit_code}"
+            said = tail(decode(result.stdout + b"\n" + result.stderr), 1500)
+            raise PrepareError(f"{self._config.id}: the init command {command!r} {how}{code}: {said}")
+
+    async def step(self, call: ToolCall, action: Action, *, time_left_s: float) -> Observation:
+        """Carry out `action`, which `call` asked for, within `time_left_s` seconds."""
+        began = time.monotonic()
+        try:
+            match action:
+                case CommandAction(background=True):
+                    observation = await self._start(action, time_left_s)
+                case CommandAction():
+                    observation = await self._run(action, time_left_s)
+                case WriteAction():
+                    observation = await self._write(action)
+                case ReadAction():
+                    observation = await self._read(action)
+                case DoneAction():
+                    observation = _answer("ok", output="The task is marked as done.")
+                case InvalidAction():
+                    observation = _answer("invalid", error=action.problem)
+        except FileError as error:
+            observation = _answer("error", error=str(error))
+        asked = {"call_id": call.id, "tool_name": call.function.name, "duration_s": time.monotonic() - began}
+        return observation.model_copy(update=asked)
+
+    async def _run(self, action: CommandAction, time_left_s: float) -> Observation:
+        longest_s = self._timeouts.command_timeout
+        timeout_s = max(0.1, min(action.timeout_s or longest_s, longest_s, time_left_s))
+        result = await self._sandbox.execute(
+            action.command,
+            timeout_s=timeout_s,
+            working_directory=self._resolve(action.working_directory or "."),
+            limit_bytes=self._output_limit_bytes,
+        )
+        return _command_observation(result, timeout_s)
+
+    async def _start(self, action: CommandAction, time_left_s: float) -> Observation:
+        self._background_commands += 1
+        name = f"background-{self._background_commands}"
+        started = await self._sandbox.execute(
+            f'log="${{TMPDIR:-/tmp}}/{name}.log"\n'
+            f'/bin/sh -c {shlex.quote(action.command)} >"$log" 2>&1 </dev/null &\n'
+            f'echo "Started {name} as process $!; its output goes to $log"',
+            timeout_s=max(0.1, min(10.0, time_left_s)),
+            working_directory=self._resolve(action.working_directory or "."),
+        )
+        return _command_observation(started, 10.0)
+
+    async def _write(self, action: WriteAction) -> Observation:
+        path, content = self._resolve(action.path), action.content.encode()
+        await self._sandbox.write_file(path, content)
+        return _answer("ok", output=f"Wrote {len(content)} bytes to {path}.")
+
+    async def _read(self, action: ReadAction) -> Observation:
+        file = await self._sandbox.read_file(self._resolve(action.path), limit_bytes=READ_LIMIT_BYTES)
+        cut = file.size_bytes > len(file.content)
+        note = f"Only the first {len(file.content)} of {file.size_bytes} bytes were read." if cut else ""
+        return _answer("ok", output=decode(file.content), error=note, output_bytes=file.size_bytes, truncated=cut)
+
+    def _resolve(self, path: str) -> str:
+        return posixpath.normpath(posixpath.join(self._config.working_directory, path))
+
+
+def _answer(
+    status: CallStatus, *, output: str = "", error: str = "", output_bytes: int = 0, truncated: bool = False
+) -> Observation:
+    return Observation(
+        call_id="",
+        tool_name="",
+        status=status,
+        output=output,
+        error=error,
+        output_bytes=output_bytes or len(output.encode()),
+        truncated=truncated,
+    )
+
+
+def _command_observation(result: CommandResult, timeout_s: float) -> Observation:
+    notes = [decode(result.stderr)]
+    if result.timed_out:
+        notes.append(f"The command was killed: it took more than {timeout_s:g} s.")
+    if result.oom:
+        notes.append("The memory limit was reached and a process was killed.")
+    written = result.stdout_bytes + result.stderr_bytes
+    return Observation(
+        call_id="",
+        tool_name="",
+        status="timeout" if result.timed_out else "ok" if result.exit_code == 0 else "error",
+        output=decode(result.stdout),
+        error="\n".join(note for note in notes if note),
+        exit_code=result.exit_code,
+        output_bytes=written,
+        truncated=written > len(result.stdout) + len(result.stderr),
+    )
+
+
+def describe(observation: Observation, *, limit: int) -> str:
+    """The tool message that the model gets: one line each of what is not empty, texts of at most `limit` characters."""
+    lines = [f"Success: {'true' if observation.status == 'ok' else 'false'}"]
+    if observation.output:
+        lines.append(f"Output: {shorten(observation.output, limit)}")
+    if observation.error:
+        lines.append(f"Error: {shorten(observation.error, limit)}")
+    if observation.exit_code is not None:
+        lines.append(f"Exit code: {observation.exit_code}")
+    return "\n".join(lines)

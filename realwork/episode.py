@@ -1,0 +1,211 @@
+"""The loop: ask, act, observe, until something stops it.
+
+Guarantees: every tool call of a reply is answered once, in order, with its own id; a step is recorded whole or not at
+all; when the sandbox or the model fails, the steps already taken are still there.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+
+from realwork.environment import Environment, describe
+from realwork.errors import ContextExceeded, ModelTimeout
+from realwork.model.base import Model
+from realwork.model.context import drop_oldest, fit
+from realwork.plugins.hooks import Hooks, Verdict
+from realwork.tools import MAX_CALLS_PER_REPLY, parse_call
+from realwork.types import DoneAction, Message, Observation, Record, Reply, Step, TerminatedReason, ToolCall
+
+PATIENCE = 3
+_EMPTY = "Your reply was empty. Use a tool, or call mark_done when the task is finished."
+_CUT_OFF = "Your reply was cut off at the token limit. Be shorter, and use a tool."
+
+
+class EpisodeLimits(Record):
+    """What bounds an episode; null means no bound."""
+
+    duration_s: float
+    max_steps: int
+    max_tokens: int | None = None
+    max_context_messages: int = 50
+    max_output_length: int = 2000
+
+
+async def _nothing() -> None:
+    return None
+
+
+class Episode:
+    """One live interaction of `model` with `environment`, recorded as it goes.
+
+    Attributes:
+        messages: the conversation so far, as the trajectory will hold it.
+        steps: the steps taken so far.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        environment: Environment,
+        hooks: Hooks,
+        limits: EpisodeLimits,
+        *,
+        system: str,
+        prompt: str,
+        after_step: Callable[[], Awaitable[None]] = _nothing,
+    ) -> None:
+        self.messages = [Message(role="system", content=system), Message(role="user", content=prompt)]
+        self.steps: list[Step] = []
+        self._model = model
+        self._environment = environment
+        self._hooks = hooks
+        self._limits = limits
+        self._after_step = after_step
+        self._end = 0.0
+        self._unusable_replies = 0
+
+    async def play(self) -> TerminatedReason:
+        """Play to the end and say why it ended.
+
+        Raises:
+            ModelError: the endpoint gave no usable reply.
+            SandboxError: the sandbox failed.
+            PluginError: a critical plugin failed.
+        """
+        self._end = time.monotonic() + self._limits.duration_s
+        while True:
+            if reason := self._limit_reached():
+                return reason
+            asked_at, asked = datetime.now(UTC), time.monotonic()
+            try:
+                reply = await self._ask()
+            except ContextExceeded:
+                return "context_limit"
+            except ModelTimeout:
+                if not self.steps:
+                    raise
+                return "global_timeout"
+            if reason := await self._take(reply, asked_at, time.monotonic() - asked):
+                return reason
+            await self._after_step()
+
+    def _limit_reached(self) -> TerminatedReason | None:
+        if self._time_left() <= 0:
+            return "global_timeout"
+        if len(self.steps) >= self._limits.max_steps:
+            return "action_limit"
+        if self._limits.max_tokens is not None and self._tokens() >= self._limits.max_tokens:
+            return "token_limit"
+        return None
+
+    def _time_left(self) -> float:
+        return self._end - time.monotonic()
+
+    def _tokens(self) -> int:
+        return sum((step.usage.prompt_tokens or 0) + (step.usage.completion_tokens or 0) for step in self.steps)
+
+    async def _ask(self) -> Reply:
+        """The reply to the conversation, which is shortened once if the endpoint finds it too long."""
+        history = fit(self.messages, self._limits.max_context_messages)
+        try:
+            return await self._model.complete(history, deadline_s=self._time_left())
+        except ContextExceeded:
+            shorter = drop_oldest(history)
+            if shorter is None:
+                raise
+            return await self._model.complete(shorter, deadline_s=max(0.0, self._time_left()))
+
+    async def _take(self, reply: Reply, asked_at: datetime, llm_s: float) -> TerminatedReason | None:
+        """Act on `reply` and record the step; the reason to end, if there is one."""
+        message = _with_unique_ids(reply.message, len(self.steps))
+        began = time.monotonic()
+        observations, done = await self._act(message.tool_calls)
+        reason: TerminatedReason | None = "completed" if done else None
+        problem = None
+        answers = [
+            Message(
+                role="tool",
+                tool_call_id=observation.call_id,
+                name=observation.tool_name,
+                content=describe(observation, limit=self._limits.max_output_length),
+            )
+            for observation in observations
+        ]
+        if not message.tool_calls:
+            problem, reason = self._judge(reply)
+            if problem and not reason:
+                answers = [Message(role="user", content=problem)]
+        else:
+            self._unusable_replies = 0
+        self.steps.append(
+            Step(
+                index=len(self.steps),
+                message_index=len(self.messages),
+                started_at=asked_at,
+                finish_reason=reply.finish_reason,
+                usage=reply.usage,
+                llm_s=llm_s,
+                env_s=time.monotonic() - began,
+                retries=reply.retries,
+                error=problem,
+                observations=observations,
+            )
+        )
+        self.messages += [message, *answers]
+        return reason
+
+    def _judge(self, reply: Reply) -> tuple[str | None, TerminatedReason | None]:
+        """What is wrong with a reply without tool calls, and whether the episode ends with it."""
+        cut_off = reply.finish_reason == "length"
+        if not cut_off and (reply.message.content or "").strip():
+            return None, "completed_naturally"
+        self._unusable_replies += 1
+        problem = _CUT_OFF if cut_off else _EMPTY
+        if self._unusable_replies < PATIENCE:
+            return problem, None
+        return problem, "token_limit" if cut_off else "completed_naturally"
+
+    async def _act(self, calls: Sequence[ToolCall]) -> tuple[tuple[Observation, ...], bool]:
+        """One observation for each call, and whether the agent said that it is done."""
+        observations: list[Observation] = []
+        done = False
+        verdicts = await self._hooks.review([parse_call(call) for call in calls[:MAX_CALLS_PER_REPLY]])
+        for position, call in enumerate(calls):
+            refusal = self._refusal(position, done)
+            if refusal is not None:
+                observations.append(_not_executed(call, refusal))
+                continue
+            verdict = verdicts[position]
+            observation = await self._carry_out(call, verdict)
+            observations.append(observation)
+            done = isinstance(verdict.action, DoneAction)
+        return tuple(observations), done
+
+    def _refusal(self, position: int, done: bool) -> str | None:
+        if done:
+            return "Not executed: the task was marked as done before."
+        if self._time_left() <= 0:
+            return "Not executed: the time for this task is over."
+        if position >= MAX_CALLS_PER_REPLY:
+            return f"Not executed: at most {MAX_CALLS_PER_REPLY} tool calls in one reply are carried out."
+        return None
+
+    async def _carry_out(self, call: ToolCall, verdict: Verdict) -> Observation:
+        observation = await self._environment.step(call, verdict.action, time_left_s=self._time_left())
+        status = "blocked" if verdict.decision.startswith("blocked") else observation.status
+        return observation.model_copy(update={"decision": verdict.decision, "status": status})
+
+
+def _not_executed(call: ToolCall, why: str) -> Observation:
+    return Observation(call_id=call.id, tool_name=call.function.name, status="not_executed", error=why)
+
+
+def _with_unique_ids(message: Message, step: int) -> Message:
+    """`message` with an id of its own for every call; one that is empty or stood there before gets a new one."""
+    seen: set[str] = set()
+    calls = []
+    for position, call in enumerate(message.tool_calls):
+        call_id = call.id if call.id and call.id not in seen else f"call_{step}_{position}"
+        seen.add(call_id)
+        calls.append(call.model_copy(update={"id": call_id}))
+    return message.model_copy(update={"tool_calls": tuple(calls)})

@@ -1,0 +1,150 @@
+"""Which rollout is next, whether a failed one gets a new attempt, and when an environment is finished.
+
+Pure: no clock, no Ray, no disk. Guarantees: a rollout has at most one attempt in flight and at most `max_retries` + 1
+of them in all; a rollout that has been graded is never played again.
+"""
+
+import zlib
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from realwork.config import EpisodeControlConfig, RunConfig
+from realwork.types import Record, RolloutSpec, RolloutSummary
+
+MIN_GRADED_FOR_RATE = 3
+
+
+class EnvironmentProgress(Record):
+    """Where an environment stands.
+
+    Attributes:
+        skipped: rollouts that episode control made unnecessary.
+        failed: rollouts that ended without a grade and get no new attempt, the ones never started because their
+            environment failed included.
+    """
+
+    environment_id: str
+    planned: int
+    graded: int = 0
+    successful: int = 0
+    skipped: int = 0
+    failed: int = 0
+    in_flight: int = 0
+    waiting: int = 0
+
+
+class _Plan:
+    """The rollouts of one environment."""
+
+    def __init__(self, environment_id: str, max_retries: int, control: EpisodeControlConfig) -> None:
+        self.environment_id = environment_id
+        self.control = control
+        self.max_retries = max_retries
+        self.planned = control.episodes_per_environment
+        self.waiting: deque[tuple[int, int]] = deque((sample, 0) for sample in range(self.planned))
+        self.in_flight = self.graded = self.successful = self.failed = self.skipped = 0
+
+    def take(self) -> tuple[int, int] | None:
+        """The next sample and attempt, null when there is none to start now."""
+        if not self.waiting:
+            return None
+        self.in_flight += 1
+        return self.waiting.popleft()
+
+    def record(self, summary: RolloutSummary) -> None:
+        if summary.success is not None:
+            self.graded += 1
+            self.successful += summary.success
+        elif self._may_retry(summary):
+            self.waiting.appendleft((summary.spec.sample_index, summary.spec.attempt + 1))
+        else:
+            self.failed += 1
+        if summary.fails_environment:
+            self.failed += len(self.waiting)
+            self.waiting.clear()
+        elif self._is_satisfied():
+            self.skipped += len(self.waiting)
+            self.waiting.clear()
+
+    def _may_retry(self, summary: RolloutSummary) -> bool:
+        return summary.retryable and summary.spec.attempt < self.max_retries
+
+    def _is_satisfied(self) -> bool:
+        if self.control.stop_on_success and self.successful:
+            return True
+        rate = self.control.min_success_rate
+        return rate is not None and self.graded >= MIN_GRADED_FOR_RATE and self.successful / self.graded >= rate
+
+    def progress(self) -> EnvironmentProgress:
+        return EnvironmentProgress(
+            environment_id=self.environment_id,
+            planned=self.planned,
+            graded=self.graded,
+            successful=self.successful,
+            skipped=self.skipped,
+            failed=self.failed,
+            in_flight=self.in_flight,
+            waiting=len(self.waiting),
+        )
+
+
+class Schedule:
+    """The rollouts of a run, environment by environment, so that groups are finished one after the other."""
+
+    def __init__(self, config: RunConfig, run_id: str, *, already: Iterable[RolloutSummary] = ()) -> None:
+        """Plan every rollout of `config` but those that are graded in `already`, the attempts of an earlier start."""
+        self._run_id = run_id
+        self._plans = {
+            environment.id: _Plan(environment.id, environment.max_retries, config.episode_control_config)
+            for environment in config.environments
+        }
+        self._resume(list(already))
+
+    def _resume(self, attempts: Sequence[RolloutSummary]) -> None:
+        last: dict[tuple[str, int], RolloutSummary] = {}
+        for summary in attempts:
+            key = (summary.spec.environment_id, summary.spec.sample_index)
+            if key not in last or (summary.success is not None, summary.spec.attempt) > (
+                last[key].success is not None,
+                last[key].spec.attempt,
+            ):
+                last[key] = summary
+        for (environment_id, sample), summary in last.items():
+            plan = self._plans.get(environment_id)
+            if plan is None or (sample, 0) not in plan.waiting:
+                continue
+            plan.waiting.remove((sample, 0))
+            if summary.success is not None:
+                plan.record(summary)
+            else:
+                plan.waiting.append((sample, summary.spec.attempt + 1))
+
+    def next(self) -> RolloutSpec | None:
+        """The next rollout to start, null when none can be started now."""
+        for plan in self._plans.values():
+            if taken := plan.take():
+                sample, attempt = taken
+                seed = zlib.crc32(f"{plan.environment_id}:{sample}".encode()) & 0x7FFFFFFF
+                return RolloutSpec(
+                    run_id=self._run_id,
+                    environment_id=plan.environment_id,
+                    sample_index=sample,
+                    attempt=attempt,
+                    seed=seed,
+                )
+        return None
+
+    def record(self, summary: RolloutSummary) -> None:
+        """Take note of the end of an attempt that `next` gave out."""
+        plan = self._plans[summary.spec.environment_id]
+        plan.in_flight -= 1
+        plan.record(summary)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing waits and nothing is in flight."""
+        return all(not plan.waiting and not plan.in_flight for plan in self._plans.values())
+
+    def progress(self) -> list[EnvironmentProgress]:
+        """Where each environment stands, in the order of the run file."""
+        return [plan.progress() for plan in self._plans.values()]
