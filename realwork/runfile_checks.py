@@ -1,0 +1,195 @@
+"""Checks of a run file against this machine: folders, the key, the script of the scripted model, the output directory.
+
+Each notes its problems in the draft, changes nothing on disk, and skips what is known to be wrong already.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from realwork.config import SCRIPTED_PREFIX, LlmConfig, RunConfig
+from realwork.errors import InputError
+from realwork.model.scripted import load_script
+from realwork.runfile_draft import PLACEHOLDER_KEY, Draft
+from realwork.runfile_references import replace_references
+from realwork.runfile_secrets import REFERENCE
+
+KEY_VARIABLES = ("OPENROUTER_API_KEY", "OPENAI_API_KEY")
+LOCAL_KEY = "EMPTY"
+
+
+def find_folders(draft: Draft, config: RunConfig, base: Path) -> dict[str, tuple[Path, ...]]:
+    """The absolute copy folders of each environment id, in their order.
+
+    Args:
+        base: the run file's folder; the current one comes after it.
+    """
+    found: dict[str, tuple[Path, ...]] = {}
+    for number, environment in enumerate(config.environments):
+        folders: dict[str, Path] = {}
+        for index, written in enumerate(environment.copy_folders):
+            loc = ("environments", number, "copy_folders", index)
+            if draft.is_bad(*loc):
+                continue
+            folder = _find(written, (base, Path.cwd()), Path.is_dir)
+            problem = _folder_problem(written, folder, base, taken=folders)
+            if problem:
+                draft.complain(loc, problem)
+            elif folder:
+                folders[folder.name] = folder
+        found[environment.id] = tuple(folders.values())
+    return found
+
+
+def _folder_problem(written: str, folder: Path | None, base: Path, *, taken: Mapping[str, Path]) -> str | None:
+    if folder is None:
+        a_file = _find(written, (base, Path.cwd()), Path.exists)
+        if a_file:
+            return f"'{written}' is a file ({a_file}); a folder is expected"
+        return f"there is no folder '{written}'; looked at {_places(written, (base, Path.cwd()))}"
+    if not folder.name:
+        return f"'{written}' has no name of its own to be copied to"
+    if folder.name in taken:
+        return f"'{written}' would be copied to the same place as {taken[folder.name]}: both are called '{folder.name}'"
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return f"the folder {folder} cannot be read; give this user the permission to"
+    return None
+
+
+def find_script(draft: Draft, config: RunConfig, base: Path) -> str:
+    """The model's name; for `scripted:FILE` with the absolute path of a script that can be played."""
+    llm = config.llm_config
+    loc = ("llm_config", "model")
+    if not llm.is_scripted or draft.is_bad(*loc):
+        return llm.model
+    written = llm.model.removeprefix(SCRIPTED_PREFIX)
+    places = (Path.cwd(), base) if draft.is_flag(*loc) else (base, Path.cwd())
+    path = _find(written, places, Path.is_file) if written.strip() else None
+    if path is None:
+        said = f"; looked at {_places(written, places)}" if written.strip() else " after 'scripted:'"
+        draft.complain(loc, f"there is no script '{written}'{said}" if written.strip() else f"no file is named{said}")
+        return llm.model
+    try:
+        script = load_script(path)
+    except InputError as error:
+        for problem in error.problems:
+            draft.complain(loc, problem)
+        return llm.model
+    known = {one.id for one in config.environments}
+    strangers = [name for name in script if name not in known] if isinstance(script, dict) else []
+    draft.warnings.extend(
+        f"{draft.place(*loc)}: {path} has replies for '{name}', which is no environment" for name in strangers
+    )
+    return f"{SCRIPTED_PREFIX}{path}"
+
+
+def find_key(draft: Draft, config: RunConfig, *, needs_key: bool) -> str | None:
+    """The key that the endpoint is asked with; none for the scripted model.
+
+    The one written (a flag wins over the file), else the first of `KEY_VARIABLES` that is set; "EMPTY" for an endpoint
+    on this machine. An unset reference, blank text and `your-api-key-here` count as nothing written.
+    """
+    llm, environ = config.llm_config, draft.environ
+    written = llm.api_key.get_secret_value() if llm.api_key else ""
+    value, unset = replace_references(written, environ)
+    key = "" if unset else _usable(value)
+    if key and not REFERENCE.fullmatch(written):
+        draft.secrets.add(written)
+        if not draft.is_flag("llm_config", "api_key"):
+            draft.warnings.append(
+                'llm_config.api_key: the key stands in the file; write a reference such as "${OPENROUTER_API_KEY}"'
+            )
+    source = "llm_config.api_key"
+    for name in KEY_VARIABLES:
+        draft.secrets.add(environ.get(name, ""))
+        if not key:
+            source, key = name, _usable(environ.get(name, ""))
+    draft.secrets.add(key)
+    if llm.is_scripted:
+        return None
+    if not re.fullmatch(r"[!-~]*", key):
+        draft.complain(("llm_config", "api_key"), f"the key of {source} contains spaces or characters no key can have")
+    if key and unset:
+        draft.warnings.append(
+            f"llm_config.api_key: {' and '.join(unset)} is not set; the key of {source} is used instead"
+        )
+    if key or any(draft.is_bad("llm_config", name) for name in ("api_key", "model", "base_url")):
+        return key or None
+    if _is_loopback(llm):
+        return LOCAL_KEY
+    if needs_key:
+        draft.complain(("llm_config", "api_key"), _no_key(value, unset))
+    return None
+
+
+def _usable(key: str) -> str:
+    return "" if key.strip() == PLACEHOLDER_KEY else key.strip()
+
+
+def _no_key(value: str, unset: list[str]) -> str:
+    why = ""
+    if unset:
+        why = f" ({' and '.join(unset)} is not set)"
+    elif value.strip() == PLACEHOLDER_KEY:
+        why = f" ('{PLACEHOLDER_KEY}' counts as none)"
+    return f"no key{why}. Set {' or '.join(KEY_VARIABLES)} in the environment, or give --llm-api-key."
+
+
+def _is_loopback(llm: LlmConfig) -> bool:
+    host = (urlsplit(llm.base_url).hostname or "").lower()
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def check_output(path: Path) -> list[str]:
+    """What keeps a run from writing below the directory `path`, one sentence each; nothing is created."""
+    if "://" in str(path) or ":/" in str(path):
+        return [f"'{path}' is a URL; name a directory, on a cluster one that the driver's node can write"]
+    at = path.expanduser().absolute()
+    for existing in (at, *at.parents):
+        if not _is(existing, lambda one: one.exists() or one.is_symlink()):
+            continue
+        if not _is(existing, Path.is_dir):
+            return [f"{at} cannot be a directory: {existing} is a file. Move it, or name another directory."]
+        if os.statvfs(existing).f_flag & os.ST_RDONLY:
+            return [f"{at} cannot be written: {existing} is on a read-only file system. Name another directory."]
+        if not os.access(existing, os.W_OK | os.X_OK):
+            what = "written" if existing == at else "created"
+            return [f"{at} cannot be {what}: no permission to write into {existing}. Name another directory."]
+        return []
+    return [f"{at} cannot be created: none of its parents can be seen. Name another directory."]
+
+
+def check_output_of(draft: Draft, config: RunConfig) -> str:
+    """The absolute output directory of `config`, its problems noted."""
+    written, loc = config.rollout_config.trajectory_output_path, ("rollout_config", "trajectory_output_path")
+    if draft.is_bad(*loc):
+        return written
+    for problem in check_output(Path(written)):
+        draft.complain(loc, problem)
+    return str(_normal(Path(written)))
+
+
+def _normal(path: Path) -> Path:
+    return Path(os.path.normpath(path.expanduser().absolute()))
+
+
+def _find(written: str, places: tuple[Path, ...], is_it: Callable[[Path], bool]) -> Path | None:
+    paths = (_normal(one / Path(written).expanduser()) for one in places)
+    return next((path for path in paths if _is(path, is_it)), None)
+
+
+def _places(written: str, places: tuple[Path, ...]) -> str:
+    return " and ".join(dict.fromkeys(str(_normal(one / Path(written).expanduser())) for one in places))
+
+
+def _is(path: Path, is_it: Callable[[Path], bool]) -> bool:
+    try:
+        return is_it(path)
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,50 @@
+"""References to environment variables in a run file: `${NAME}`, and `$${NAME}` for the text itself.
+
+They are replaced where a setting may differ from machine to machine: in `llm_config`, `trajectory_output_path`, the
+`config` of plugins, and an environment's `docker_image`, `copy_folders` and `environment_variables`. They are text in
+prompts, commands and tests, where `${NAME}` is the shell's.
+"""
+
+import re
+from collections.abc import Mapping
+
+from realwork.runfile_read import Loc
+from realwork.runfile_secrets import REFERENCE, is_secret_name
+
+_REFERENCE_OR_ESCAPE = re.compile(rf"\$\$\{{|{REFERENCE.pattern}")
+
+
+def takes_references(loc: Loc) -> bool:
+    """Whether a text at `loc` has its references replaced; `llm_config.api_key` has rules of its own."""
+    match loc:
+        case ("llm_config", name):
+            return name != "api_key"
+        case ("rollout_config", "trajectory_output_path") | ("environments", int(), "docker_image"):
+            return True
+        case ("environments", int(), "copy_folders" | "environment_variables", _):
+            return True
+        case ("plugins", int(), "config", *_):
+            return True
+        case _:
+            return False
+
+
+def replace_references(text: str, environ: Mapping[str, str]) -> tuple[str, list[str]]:
+    """`text` with its references replaced, and the names of those that are not set."""
+    unset: list[str] = []
+
+    def value_of(found: re.Match[str]) -> str:
+        name = found[1]
+        if name is None:
+            return "${"
+        if name not in environ:
+            unset.append(name)
+        return environ.get(name, "")
+
+    return _REFERENCE_OR_ESCAPE.sub(value_of, text), unset
+
+
+def referred_secrets(text: str, environ: Mapping[str, str]) -> set[str]:
+    """The values of the variables in `text` whose names say that they are secret."""
+    names = [found[1] for found in _REFERENCE_OR_ESCAPE.finditer(text) if found[1]]
+    return {environ[name] for name in names if name in environ and is_secret_name(name)}
