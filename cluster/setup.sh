@@ -27,6 +27,10 @@ registry_base=debian:bookworm-slim
 engine_log=/var/log/dockerd.log
 engine_wait_s=60
 engine_only=no
+engine_started=no
+
+# Where dockerd lies; not in every user's PATH.
+PATH=$PATH:/usr/sbin:/sbin
 
 # realwork asks the engine that DOCKER_HOST or the default socket names; so does this script, whatever `docker context` is chosen.
 chosen_context=${DOCKER_CONTEXT:-}
@@ -46,6 +50,7 @@ ask_engine() { timeout 10 docker version --format '{{.Server.Version}}'; }
 has_systemd() { [ -d /run/systemd/system ]; }
 
 is_debian_like() {
+    # shellcheck disable=SC1091 # a file of the machine
     [ -r /etc/os-release ] && (. /etc/os-release && [[ " ${ID:-} ${ID_LIKE:-} " =~ \ (debian|ubuntu)\  ]]) && command -v apt-get >/dev/null
 }
 
@@ -63,7 +68,11 @@ explain_refusal() {
             "start that engine, or unset DOCKER_HOST to use the one of this machine"
     fi
     command -v docker >/dev/null || return 0
-    other=$(DOCKER_CONTEXT=$chosen_context docker context inspect --format '{{.Endpoints.docker.Host}}' 2>/dev/null) || return 0
+    other=$(
+        unset DOCKER_CONTEXT
+        [ -z "$chosen_context" ] || export DOCKER_CONTEXT=$chosen_context
+        docker context inspect --format '{{.Endpoints.docker.Host}}' 2>/dev/null
+    ) || return 0
     if [ -n "$other" ] && DOCKER_HOST=$other ask_engine >/dev/null 2>&1; then
         stop 3 "the engine of your docker context answers, but realwork reads only DOCKER_HOST and the default socket" \
             "run: export DOCKER_HOST=$other"
@@ -92,7 +101,7 @@ install_engine() {
 }
 
 start_engine() {
-    local pid='' waited=0
+    local pid='' waited=0 patience_s=$engine_wait_s
     if has_systemd; then
         say "starting the Docker engine with systemctl"
         systemctl start docker </dev/null || stop 3 "systemctl could not start docker" "look at: journalctl -u docker -n 50"
@@ -107,14 +116,21 @@ start_engine() {
         pid=$!
     fi
     until ask_engine >/dev/null 2>&1; do
-        if [ "$waited" -ge "$engine_wait_s" ] || { [ -n "$pid" ] && ! kill -0 "$pid" 2>/dev/null && ! pgrep -x dockerd >/dev/null; }; then
-            if has_systemd; then journalctl -u docker -n 20 --no-pager >&2 || true; else tail -n 20 "$engine_log" >&2 || true; fi
+        # When ours has ended, one that something else started just before may still be coming up.
+        if [ -n "$pid" ] && ! kill -0 "$pid" 2>/dev/null; then
+            pid=''
+            patience_s=$((waited + 10))
+            pgrep -x dockerd >/dev/null || patience_s=$waited
+        fi
+        if [ "$waited" -ge "$patience_s" ]; then
+            if has_systemd; then journalctl -u docker -n 10 --no-pager >&2 || true; else tail -n 10 "$engine_log" >&2 || true; fi
             stop 3 "the Docker engine does not answer after $waited s; the end of its log stands above" \
                 "containers need a kernel with namespaces, cgroups and overlayfs, and a machine that lets root use them"
         fi
         sleep 1
         waited=$((waited + 1))
     done
+    engine_started=yes
 }
 
 ensure_engine() {
@@ -145,6 +161,14 @@ ensure_image() {
             "make it on another machine, then: docker save $image | gzip > base.tar.gz, and here: docker load -i base.tar.gz"
 }
 
+# An engine may start where no container can, inside another container for instance.
+check_container() {
+    local answer
+    answer=$(timeout 60 docker run --rm --network none "$image" true 2>&1 </dev/null) && return
+    stop 3 "the Docker engine answers, but cannot run a container: $answer" \
+        "containers need a kernel with namespaces, cgroups and overlayfs, and a machine that lets root use them"
+}
+
 for option in "$@"; do
     case $option in
         --engine-only) engine_only=yes ;;
@@ -160,4 +184,6 @@ done
 exec 9<"${BASH_SOURCE[0]}"
 flock 9
 ensure_engine
-[ "$engine_only" = yes ] || ensure_image
+[ "$engine_only" = no ] || exit 0
+ensure_image
+[ "$engine_started" = no ] || check_container
