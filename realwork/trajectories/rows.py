@@ -1,0 +1,212 @@
+"""Trajectories as rows, and rows as trajectories.
+
+Guarantees: `trajectory(row(t)) == t` for every record of valid text, and a lone surrogate becomes U+FFFD on the way in,
+so that one bad text cannot fail a part. What was not measured is null, never 0.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from realwork.text import valid_unicode
+from realwork.trajectories.schema import SCHEMA, SCHEMA_VERSION
+from realwork.types import (
+    Message,
+    NamedReward,
+    Observation,
+    Record,
+    RolloutSpec,
+    Step,
+    TestResult,
+    Timing,
+    ToolCall,
+    Trajectory,
+    Usage,
+)
+
+Row = dict[str, Any]
+Names = Mapping[str, str]
+"""Column by field, where both hold the same value."""
+
+
+def _same(*names: str) -> Names:
+    return {name: name for name in names}
+
+
+_SPEC = _same("run_id", "environment_id", "sample_index", "attempt", "seed")
+_TRAJECTORY = _same(
+    *("status", "terminated_reason", "failure_cause", "error_type", "error_message", "reward", "success"),
+    *("grading_mode", "model", "base_url_host", "sampling_params", "tools", "started_at", "ended_at"),
+    *("docker_image", "image_digest", "node_id", "network", "environment", "plugin_data"),
+)
+_TEST = {
+    "name": "test_name",
+    "command": "test_command",
+    "status": "test_status",
+    "started_at": "test_started_at",
+    "duration_s": "test_duration_s",
+    "exit_code": "test_exit_code",
+    "output": "test_output",
+    "error": "test_stderr",
+}
+_MESSAGE = _same("role", "content", "reasoning_content", "tool_call_id", "name")
+_STEP = {
+    "index": "step_index",
+    "message_index": "message_index",
+    "started_at": "step_started_at",
+    "finish_reason": "finish_reason",
+    "llm_s": "llm_s",
+    "env_s": "env_s",
+    "retries": "retries",
+    "error": "step_error",
+}
+_USAGE = _same("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")
+_OBSERVATION = {
+    "call_id": "call_id",
+    "tool_name": "tool_name",
+    "status": "call_status",
+    "exit_code": "exit_code",
+    "output": "output",
+    "error": "stderr",
+    "output_bytes": "output_bytes",
+    "truncated": "output_truncated",
+    "duration_s": "call_duration_s",
+    "decision": "decision",
+}
+_NOT_RECORDED = ("parent_trajectory_id", "fork_step", "policy_version", "final_diff")
+_TOKEN_COLUMNS = ("prompt_prefix_len", "prompt_token_ids", "completion_token_ids", "completion_logprobs")
+_RETRYABLE = "retryable"
+
+
+def rows(trajectories: Iterable[Trajectory]) -> pa.Table:
+    """A table of the whole schema, one row per trajectory, in order."""
+    return pa.Table.from_pylist([row(trajectory) for trajectory in trajectories], schema=SCHEMA)
+
+
+def row(trajectory: Trajectory) -> Row:
+    """The row of `trajectory`, by column name."""
+    spec = trajectory.spec
+    columns: Row = {
+        "schema_version": SCHEMA_VERSION,
+        "trajectory_id": spec.trajectory_id,
+        "task_id": spec.environment_id,
+        "group_id": spec.group_id,
+        **_columns(spec, _SPEC),
+        **_columns(trajectory, _TRAJECTORY),
+        **_grade_columns(trajectory),
+        **_totals(trajectory),
+        "messages": [_message_row(message) for message in trajectory.messages],
+        "steps": [_step_row(step) for step in trajectory.steps],
+        "timing": trajectory.timing.model_dump(),
+        "metadata": _metadata_column(trajectory),
+        **dict.fromkeys(_NOT_RECORDED),
+    }
+    return {name: _valid(value) for name, value in columns.items()}
+
+
+def trajectory(row: Mapping[str, Any]) -> Trajectory:
+    """The record of which `row` was made.
+
+    Raises:
+        pydantic.ValidationError: it was not made by `row()`.
+    """
+    retryable, metadata = _from_metadata(row["metadata"])
+    return Trajectory(
+        spec=RolloutSpec(**_fields(row, _SPEC)),
+        **_fields(row, _TRAJECTORY),
+        rewards=tuple(NamedReward(**reward) for reward in row["rewards"]),
+        test_results=tuple(TestResult(**_fields(test, _TEST)) for test in row["test_results"]),
+        messages=tuple(_message(message) for message in row["messages"]),
+        steps=tuple(_step(step) for step in row["steps"]),
+        timing=Timing(**row["timing"]),
+        retryable=retryable,
+        metadata=metadata,
+    )
+
+
+def _columns(record: Record, names: Names) -> Row:
+    return {column: getattr(record, field) for field, column in names.items()}
+
+
+def _fields(row: Mapping[str, Any], names: Names) -> Row:
+    return {field: row[column] for field, column in names.items()}
+
+
+def _valid(value: Any) -> Any:
+    """`value` with every text in it made valid."""
+    match value:
+        case str():
+            return value if value.isascii() else valid_unicode(value)
+        case dict():
+            return {name: _valid(item) for name, item in value.items()}
+        case list():
+            return [_valid(item) for item in value]
+        case _:
+            return value
+
+
+def _grade_columns(trajectory: Trajectory) -> Row:
+    return {
+        "reward_valid": trajectory.graded and trajectory.reward is not None,
+        "rewards": [reward.model_dump() for reward in trajectory.rewards],
+        "tests_passed": trajectory.tests_passed,
+        "tests_total": len(trajectory.test_results) if trajectory.graded else None,
+        "test_results": [_columns(test, _TEST) for test in trajectory.test_results],
+    }
+
+
+def _totals(trajectory: Trajectory) -> Row:
+    usages = [step.usage for step in trajectory.steps]
+    costs = [usage.cost_usd for usage in usages if usage.cost_usd is not None]
+    return {
+        "n_steps": len(trajectory.steps),
+        "n_tool_calls": sum(len(step.observations) for step in trajectory.steps),
+        "total_prompt_tokens": sum(usage.prompt_tokens or 0 for usage in usages),
+        "total_completion_tokens": sum(usage.completion_tokens or 0 for usage in usages),
+        "total_cost_usd": sum(costs) if costs else None,
+    }
+
+
+def _message_row(message: Message) -> Row:
+    calls = [call.model_dump() for call in message.tool_calls]
+    return {**_columns(message, _MESSAGE), "tool_calls": calls or None}
+
+
+def _message(row: Mapping[str, Any]) -> Message:
+    calls = tuple(ToolCall.model_validate(call) for call in row["tool_calls"] or ())
+    return Message(**_fields(row, _MESSAGE), tool_calls=calls)
+
+
+def _step_row(step: Step) -> Row:
+    return {
+        **_columns(step, _STEP),
+        **_columns(step.usage, _USAGE),
+        "tool_results": [_columns(observation, _OBSERVATION) for observation in step.observations],
+        **dict.fromkeys(_TOKEN_COLUMNS),
+    }
+
+
+def _step(row: Mapping[str, Any]) -> Step:
+    return Step(
+        **_fields(row, _STEP),
+        usage=Usage(**_fields(row, _USAGE)),
+        observations=tuple(Observation(**_fields(result, _OBSERVATION)) for result in row["tool_results"]),
+    )
+
+
+def _metadata_column(trajectory: Trajectory) -> str:
+    """The record's metadata, and in it that the failure was retryable, for which there is no column."""
+    if not trajectory.retryable:
+        return trajectory.metadata
+    return json.dumps({**json.loads(trajectory.metadata), _RETRYABLE: True}, ensure_ascii=False)
+
+
+def _from_metadata(column: str) -> tuple[bool, str]:
+    """Whether the failure was retryable, and the record's own metadata."""
+    if f'"{_RETRYABLE}"' not in column:
+        return False, column
+    metadata = json.loads(column)
+    retryable = metadata.pop(_RETRYABLE, False)
+    return retryable, json.dumps(metadata, ensure_ascii=False)

@@ -1,0 +1,118 @@
+"""A run's directory: which run it belongs to, and the card that tells readers what is in it.
+
+Guarantees: a directory belongs to one run file for good; nothing in it is replaced.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from realwork.errors import InputError
+from realwork.text import shorten
+from realwork.trajectories.durable import durable_file
+from realwork.trajectories.parts import FOLDER, part_files
+
+RUN_FILE = "run.json"
+CARD_FILE = "README.md"
+_MAX_VALUE_LENGTH = 80
+_MAX_DIFFERENCES = 20
+
+_CARD = f"""\
+---
+configs:
+- config_name: {FOLDER}
+  data_files: {FOLDER}/part-*.parquet
+  default: true
+---
+# Rollouts
+
+`{FOLDER}/part-*.parquet` has one row per attempt of a rollout; `{RUN_FILE}` is the resolved run file.
+
+```python
+datasets.load_dataset(DIRECTORY, "{FOLDER}")
+pandas.read_parquet(DIRECTORY + "/{FOLDER}")
+polars.scan_parquet(DIRECTORY + "/{FOLDER}/part-*.parquet")
+duckdb.sql("from 'DIRECTORY/{FOLDER}/part-*.parquet'")
+```
+
+| columns | what they hold |
+| --- | --- |
+| `trajectory_id` | one attempt, unique: `run_id`:`environment_id`:`sample_index`:`attempt` |
+| `group_id`, `sample_index` | the episodes of one environment are one group, numbered from 0 |
+| `status`, `terminated_reason` | completed, truncated, failed or cancelled, and why the episode ended |
+| `failure_cause`, `error_type`, `error_message` | what of the machinery failed; null when nothing did |
+| `reward`, `reward_valid`, `success` | from the tests; null when they did not run. Train where `reward_valid` |
+| `rewards`, `test_results`, `tests_passed`, `tests_total` | the parts of the reward, and what each test command did |
+| `messages`, `tools` | the conversation in the OpenAI chat format, and the tools the model had (JSON) |
+| `steps` | one per reply of the model: tokens, cost, seconds, and the result of each tool call in order |
+| `total_*`, `timing` | sums of what the endpoint reported; where the seconds of the attempt went |
+| `model`, `sampling_params`, `seed` | the policy; `*_params`, `environment`, `plugin_data`, `metadata` are JSON |
+| `docker_image`, `image_digest`, `network`, `node_id` | where it happened |
+
+Times are UTC, durations are seconds (`_s`). A null says that something was not measured or does not apply.
+"""
+
+
+def open_run(directory: Path, run_json: str) -> None:
+    """Make `directory` the run directory of the run described by `run_json`, or find that it is.
+
+    Raises:
+        InputError: it belongs to another run (the differences), or cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _claim(directory, run_json)
+        if not (directory / CARD_FILE).exists():
+            _write(directory / CARD_FILE, _CARD)
+    except OSError as error:
+        raise InputError(
+            f"{directory}: the output directory cannot be written ({error.strerror or error}). "
+            "Give another `rollout_config.trajectory_output_path`, or make this one writable."
+        ) from error
+
+
+def is_run_directory(directory: Path) -> bool:
+    """Whether `directory` holds one run."""
+    return (directory / RUN_FILE).is_file() or bool(part_files(directory))
+
+
+def _claim(directory: Path, run_json: str) -> None:
+    path = directory / RUN_FILE
+    if not path.exists():
+        _write(path, run_json)
+        return
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not valid JSON ({error}). Give another run id, or remove the directory."
+        ) from error
+    differences = list(_differences(there, json.loads(run_json)))
+    if differences:
+        left_out = len(differences) - _MAX_DIFFERENCES
+        more = [f"{left_out} more differences"] if left_out > 0 else []
+        message = f"{directory} belongs to another run file. Give another run id, or the run file it was made with."
+        raise InputError(message, problems=[message, *differences[:_MAX_DIFFERENCES], *more])
+
+
+def _differences(there: Any, here: Any, place: str = "") -> Iterator[str]:
+    """One sentence for each value that is not the same, with its place."""
+    match there, here:
+        case dict(), dict():
+            for key in dict.fromkeys([*there, *here]):
+                yield from _differences(there.get(key), here.get(key), f"{place}.{key}" if place else key)
+        case list(), list() if len(there) == len(here):
+            for position, (old, new) in enumerate(zip(there, here, strict=True)):
+                yield from _differences(old, new, f"{place}[{position}]")
+        case _ if there != here:
+            yield f"{place}: {_show(there)} in {RUN_FILE}, {_show(here)} in this run"
+
+
+def _show(value: Any) -> str:
+    return shorten(json.dumps(value, ensure_ascii=False), _MAX_VALUE_LENGTH).replace("\n", " ")
+
+
+def _write(path: Path, text: str) -> None:
+    with durable_file(path) as file:
+        file.write(text.encode())
