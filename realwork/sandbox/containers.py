@@ -1,0 +1,187 @@
+"""The life of a container of ours: create, start, remove.
+
+Guarantees: it is named and labelled before it exists; only a container with the lease of this very opening is removed
+by name; removal is tried until the engine knows the container no more, for a bounded time, and never raises.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from functools import partial
+from typing import Any
+
+from docker.types import LogConfig, Ulimit
+
+from realwork.errors import ImageError, SandboxError, SandboxLost
+from realwork.sandbox import labels, scripts
+from realwork.sandbox.base import SandboxSpec
+from realwork.sandbox.engine import Engine, NoAnswer
+
+log = logging.getLogger(__name__)
+
+CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
+"""What dpkg, apt and pip need as root, and KILL to end processes of other users inside. Not among them: NET_RAW
+(forged packets), MKNOD (devices), SYS_CHROOT, SETPCAP, SETFCAP, AUDIT_WRITE, NET_BIND_SERVICE."""
+OPEN_FILES = 8192
+"""Not above what engines themselves are started with."""
+CREATE_S = 55.0
+START_S = 55.0
+REMOVE_S = 20.0
+
+
+class Container:
+    """One container of ours, from before it exists until after it is gone."""
+
+    def __init__(self, engine: Engine, spec: SandboxSpec) -> None:
+        self._engine = engine
+        self._spec = spec
+        self._labels = labels.own_labels(spec.deadline_s)
+        self._id: str | None = None
+        self._may_exist = False
+
+    async def create(self) -> None:
+        """Create it; one of the same name whose owner is dead makes way.
+
+        Raises:
+            ImageError: the image is missing.
+            SandboxError: the name belongs to somebody else, or the engine refused.
+        """
+        try:
+            await self._create()
+        except SandboxError as error:
+            if "already in use" not in str(error) or not await _evict(self._engine, self._spec.name):
+                raise
+            await self._create()
+
+    async def start(self) -> None:
+        """Start what was created.
+
+        Raises:
+            ImageError: the image has no `/bin/sh`.
+            SandboxError: the engine refused, for example a network that does not exist.
+        """
+        work = partial(self._engine.client.start, self._spec.name if self._id is None else self._id)
+        try:
+            await self._engine.call_within(START_S, f"starting container {self._spec.name}", work)
+        except SandboxError as error:
+            if "/bin/sh" in str(error) and "no such file" in str(error):
+                raise ImageError(f"The image {self._spec.image} has no /bin/sh, which every command needs") from error
+            raise
+
+    async def inspect(self) -> dict[str, Any]:
+        """What the engine says of it."""
+        return await inspect(self._engine, self._id or self._spec.name)
+
+    async def remove(self) -> None:
+        """Remove it, if it exists; a failure is logged and left to the garbage collection."""
+        deadline = time.monotonic() + REMOVE_S
+        try:
+            while self._may_exist and self._id is None and time.monotonic() < deadline - REMOVE_S / 2:
+                await self._find()
+            if self._id is not None:
+                await remove_by_id(self._engine, self._id, deadline - time.monotonic())
+        except SandboxError as error:
+            log.warning("Container %s is left for the garbage collection: %s", self._spec.name, error)
+
+    async def _create(self) -> None:
+        work = partial(_create, self._engine, self._spec, self._labels)
+        self._may_exist = True
+        try:
+            doing = f"creating container {self._spec.name} of {self._spec.image}"
+            self._id = await self._engine.call_within(CREATE_S, doing, work)
+        except NoAnswer:
+            raise
+        except SandboxError:
+            self._may_exist = False
+            raise
+
+    async def _find(self) -> None:
+        """Look for a container whose creation was not confirmed; by its lease, as the name may be somebody else's."""
+        try:
+            found = await self.inspect()
+        except SandboxLost:
+            found = {}
+        if found and _labels(found).get(labels.LEASE) == self._labels[labels.LEASE]:
+            self._id = str(found["Id"])
+        else:
+            await asyncio.sleep(0.5)
+
+
+async def remove_by_id(engine: Engine, container_id: str, timeout_s: float = REMOVE_S) -> None:
+    """Kill and remove a container, whatever state it is in; not an error: that there is none.
+
+    Raises:
+        SandboxError: it is still there after `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    work = partial(engine.client.remove_container, container_id, force=True, v=True)
+    pause = 0.05
+    while True:
+        left = max(deadline - time.monotonic(), 1.0)
+        try:
+            await engine.call_within(left, f"removing container {container_id[:12]}", work)
+            return
+        except SandboxLost:
+            return
+        except SandboxError:
+            if time.monotonic() + pause > deadline:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 1.0)
+
+
+async def inspect(engine: Engine, name: str) -> dict[str, Any]:
+    """What the engine says of a container.
+
+    Raises:
+        SandboxLost: there is none of that name or id.
+    """
+    return await engine.call(f"looking at container {name}", engine.client.inspect_container, name)
+
+
+def _create(engine: Engine, spec: SandboxSpec, own: dict[str, str]) -> str:
+    memory = spec.memory_mib << 20
+    host = engine.client.create_host_config(
+        network_mode=spec.network,
+        cap_drop=["ALL"],
+        cap_add=list(CAPABILITIES),
+        security_opt=["no-new-privileges"],
+        mem_limit=memory,
+        memswap_limit=memory,
+        nano_cpus=int(spec.cpus * 1e9),
+        pids_limit=spec.pids,
+        shm_size=spec.shm_mib << 20,
+        ulimits=[Ulimit(name="nofile", soft=OPEN_FILES, hard=OPEN_FILES)],
+        log_config=LogConfig(type=LogConfig.types.NONE),
+        restart_policy={"Name": "no"},
+        runtime=spec.runtime,
+    )
+    created = engine.client.create_container(
+        spec.image,
+        name=spec.name,
+        entrypoint=["/bin/sh", "-c", scripts.FIRST_PROCESS, "sh", str(math.ceil(spec.deadline_s))],
+        command=[],
+        user="0:0",
+        working_dir=spec.working_directory,
+        environment=spec.environment_variables,
+        labels={**spec.labels, **own},
+        host_config=host,
+    )
+    return str(created["Id"])
+
+
+async def _evict(engine: Engine, name: str) -> bool:
+    """Remove the container of that name if it is ours and its owner is dead; whether the name is free now."""
+    try:
+        found = await inspect(engine, name)
+    except SandboxLost:
+        return True
+    if not labels.is_abandoned(_labels(found)):
+        return False
+    await remove_by_id(engine, str(found["Id"]))
+    return True
+
+
+def _labels(found: dict[str, Any]) -> dict[str, str]:
+    return found["Config"].get("Labels") or {}

@@ -1,0 +1,164 @@
+"""A sandbox that is a Docker container.
+
+Guarantees: the container is named and labelled before it exists, ends by itself at its deadline, and is removed on
+every way out of the block, cancellation included. Everything inside runs as root with the few capabilities of
+`containers.CAPABILITIES`.
+"""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from realwork.errors import FileError, SandboxError, SandboxLost
+from realwork.sandbox import containers, scripts
+from realwork.sandbox.base import CommandResult, FileContent, SandboxSpec
+from realwork.sandbox.engine import Engine, open_engine
+from realwork.sandbox.execs import Ended, Execs
+from realwork.sandbox.uncancelled import uncancelled
+
+FILE_S = 30.0
+STOP_ROUNDS = 20
+ARGUMENT_CHARACTERS = 30_000
+"""The kernel takes 128 KiB in one argument, and a character is 4 bytes at most."""
+COMMAND_CHARACTERS = 400_000
+"""It takes about 2 MiB in all of them."""
+NOT_STARTED_BY_AGENT = (b"no such file", b"permission denied", b"format error", b"too long", b"not found")
+"""What the runtime says when `/bin/sh` has been removed or replaced inside."""
+SIGNS_OF_MEMORY = (b"MemoryError", b"Killed", b"annot allocate memory")
+
+
+@asynccontextmanager
+async def open_container(spec: SandboxSpec, *, engine: Engine | None = None) -> AsyncIterator["DockerSandbox"]:
+    """A running container for the length of the block, removed on every way out.
+
+    Raises:
+        ImageError: the image is not on the engine (it is not pulled), or has no `/bin/sh`.
+        SandboxError: the engine does not answer, or refused.
+    """
+    async with AsyncExitStack() as stack:
+        running_on = engine or await stack.enter_async_context(open_engine())
+        container = containers.Container(running_on, spec)
+        try:
+            await uncancelled(container.create())
+            await uncancelled(container.start())
+            found = await container.inspect()
+            yield DockerSandbox(running_on, str(found["Id"]), str(found["Image"]))
+        finally:
+            await uncancelled(container.remove())
+
+
+class DockerSandbox:
+    """An open container; see `realwork.sandbox.base.Sandbox`."""
+
+    def __init__(self, engine: Engine, container_id: str, image_id: str) -> None:
+        self._engine = engine
+        self._container_id = container_id
+        self._image_id = image_id
+        self._execs = Execs(engine, container_id)
+        self._oom_kills = 0
+
+    @property
+    def node_name(self) -> str:
+        return socket.gethostname()
+
+    @property
+    def image_digest(self) -> str | None:
+        return self._image_id
+
+    async def execute(
+        self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536
+    ) -> CommandResult:
+        if len(command) > COMMAND_CHARACTERS:
+            return CommandResult(exit_code=126, stderr=b"sh: argument list too long\n")
+        parts = [command[at : at + ARGUMENT_CHARACTERS] for at in range(0, len(command), ARGUMENT_CHARACTERS)]
+        argv = ["/bin/sh", "-c", scripts.START, "sh", working_directory, *(parts or [""])]
+        ended = await self._execs.command(argv, timeout_s=timeout_s, limit_bytes=limit_bytes)
+        stdout, stderr = ended.stream.stdout, ended.stream.stderr
+        if ended.stream.pid is None:
+            _check_fault_inside(ended)
+            stdout, stderr = stderr, stdout
+        error = stderr.content()
+        return CommandResult(
+            exit_code=ended.exit_code,
+            stdout=stdout.content(),
+            stderr=error,
+            stdout_bytes=stdout.total,
+            stderr_bytes=stderr.total,
+            timed_out=ended.exit_code is None,
+            oom=await self._was_out_of_memory(ended.exit_code, error),
+            duration_s=ended.duration_s,
+        )
+
+    async def write_file(self, path: str, content: bytes) -> None:
+        await self._file_script(path, scripts.WRITE_FILE, path, content=content)
+
+    async def read_file(self, path: str, *, limit_bytes: int = 1 << 20) -> FileContent:
+        limit = limit_bytes + 64
+        ended = await self._file_script(path, scripts.READ_FILE, path, str(limit_bytes), limit_bytes=2 * limit)
+        size, _, content = ended.stream.stdout.content().partition(b"\n")
+        return FileContent(content=content, size_bytes=max(int(size), len(content)))
+
+    async def copy_in(self, directory: str, archive: bytes) -> None:
+        await self._file_script(directory, scripts.MAKE_FOLDER, directory)
+        unpack = partial(self._engine.client.put_archive, self._container_id, directory, archive)
+        await self._engine.call_within(55.0, f"copying files into {directory}", unpack)
+
+    async def remove(self, path: str) -> None:
+        await self._file_script(path, scripts.REMOVE, path)
+
+    async def set_network(self, network: str) -> None:
+        client = self._engine.client
+        found = await containers.inspect(self._engine, self._container_id)
+        connected = set(found["NetworkSettings"]["Networks"])
+        if network == "none" == found["HostConfig"]["NetworkMode"] or connected == {network}:
+            return
+        for name in connected - {network}:
+            await self._engine.call(
+                f"leaving network {name}", client.disconnect_container_from_network, self._container_id, name
+            )
+        if network not in connected | {"none"}:
+            await self._engine.call(
+                f"joining network {network}", client.connect_container_to_network, self._container_id, network
+            )
+
+    async def stop_processes(self) -> None:
+        for _ in range(STOP_ROUNDS):
+            ended = await self._execs.script(scripts.KILL_ALL, timeout_s=FILE_S)
+            if ended.exit_code == 0:
+                return
+        raise SandboxError("Processes in the container survive their killing")
+
+    async def _file_script(
+        self, path: str, script: str, *arguments: str, content: bytes | None = None, limit_bytes: int = 4096
+    ) -> Ended:
+        if "\0" in path:
+            raise FileError(f"{path!r}: a path has no NUL character")
+        ended = await self._execs.script(script, *arguments, timeout_s=FILE_S, content=content, limit_bytes=limit_bytes)
+        if ended.exit_code == 0:
+            return ended
+        if ended.exit_code is None:
+            raise FileError(f"{path}: no answer within {FILE_S:g} s")
+        said = (ended.stream.stderr.content() or ended.stream.stdout.content()).decode(errors="replace").strip()
+        await self._check_alive()
+        raise FileError(f"{path}: {said}" if said else f"{path}: exit code {ended.exit_code}")
+
+    async def _check_alive(self) -> None:
+        found = await containers.inspect(self._engine, self._container_id)
+        if not found["State"]["Running"]:
+            raise SandboxLost(f"The container has ended with exit code {found['State']['ExitCode']}")
+
+    async def _was_out_of_memory(self, exit_code: int | None, stderr: bytes) -> bool:
+        if exit_code != 137 and not any(sign in stderr for sign in SIGNS_OF_MEMORY):
+            return False
+        ended = await self._execs.script(scripts.OOM_KILLS, timeout_s=FILE_S)
+        kills = int(ended.stream.stdout.content().strip() or 0)
+        grown, self._oom_kills = kills > self._oom_kills, kills
+        return grown or (exit_code != 0 and b"MemoryError" in stderr)
+
+
+def _check_fault_inside(ended: Ended) -> None:
+    """Let pass a command that could not start because of what happened inside, as a shell would say it."""
+    said = ended.stream.stdout.content() + ended.stream.stderr.content()
+    if ended.exit_code not in (126, 127) or not any(sign in said for sign in NOT_STARTED_BY_AGENT):
+        raise SandboxError(f"The command could not be started: {said.decode(errors='replace').strip()}")

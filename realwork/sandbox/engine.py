@@ -1,0 +1,215 @@
+"""The Docker engine, asked without blocking the event loop.
+
+Guarantees: every request has a deadline; a request whose caller is gone leaves nothing open; whatever the engine says
+comes out as an error of `realwork.errors`.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.utils import kwargs_from_env
+from requests.exceptions import RequestException
+
+from realwork.errors import ImageError, SandboxError, SandboxLost
+from realwork.sandbox.stream import ExecStream
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+REQUEST_S = 60.0
+"""A thread never waits longer for one answer."""
+THREADS = 32
+
+
+class NoAnswer(SandboxError):
+    """The engine did not answer: what was asked may or may not happen."""
+
+
+class EngineClient(docker.APIClient):
+    """The SDK's client, with an exec stream that loses no bytes."""
+
+    def open_exec(self, exec_id: str) -> tuple[socket.socket, bytes]:
+        """Start an exec; its connection, not blocking, and what of its output arrived along with the headers."""
+        response = self._post_json(  # type: ignore[attr-defined]
+            self._url(  # type: ignore[attr-defined]
+                "/exec/{0}/start", exec_id
+            ),
+            headers={"Connection": "Upgrade", "Upgrade": "tcp"},
+            data={"Tty": False, "Detach": False},
+            stream=True,
+        )
+        try:
+            self._raise_for_status(response)  # type: ignore[attr-defined]
+            reader = response.raw._fp.fp
+            if isinstance(reader.raw._sock, ssl.SSLSocket):
+                raise SandboxError("The engine is reached over TLS, which is not supported: use its socket")
+            reader.raw._sock.settimeout(0)
+            early = bytes(reader.peek())
+            connection = socket.socket(fileno=os.dup(reader.fileno()))
+            connection.settimeout(0)
+            return connection, early
+        finally:
+            response.close()
+
+
+class Engine:
+    """A connection to one engine, for one event loop."""
+
+    def __init__(self, client: EngineClient, executor: ThreadPoolExecutor) -> None:
+        self.client = client
+        self._executor = executor
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def lock(self, key: str) -> asyncio.Lock:
+        """The lock of that name, to do a thing once however many ask."""
+        return self._locks.setdefault(key, asyncio.Lock())
+
+    async def call(self, doing: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `function`, a method of `client`, returns within 30 s."""
+        return await self.call_within(30.0, doing, partial(function, *args, **kwargs))
+
+    async def call_within(
+        self, timeout_s: float, doing: str, work: Callable[[], T], discard: Callable[[T], None] | None = None
+    ) -> T:
+        """What `work` returns in a thread; a result that nobody waits for any more is given to `discard`.
+
+        Raises:
+            SandboxLost: the container of the request is gone, stopped or paused.
+            ImageError: the image of the request is missing.
+            NoAnswer: the engine did not answer in time.
+            SandboxError: the engine refused.
+        """
+        request = self._executor.submit(work)
+        answer = asyncio.wrap_future(request)
+        try:
+            await asyncio.wait({answer}, timeout=timeout_s)
+        finally:
+            if not answer.done():
+                answer.cancel()
+                request.add_done_callback(partial(_drop, discard))
+        if answer.cancelled():
+            raise NoAnswer(f"{doing}: the engine did not answer within {timeout_s:g} s")
+        with translated(doing):
+            return answer.result()
+
+    async def attach(self, exec_id: str, limit_bytes: int, *, announces_pid: bool) -> ExecStream:
+        """Start an exec and read its output from now on; the caller closes the stream."""
+        connection, early = await self.call_within(
+            30.0, "starting a command", partial(self.client.open_exec, exec_id), lambda result: result[0].close()
+        )
+        stream = ExecStream(limit_bytes, announces_pid=announces_pid)
+        stream.data_received(early)
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: stream, sock=connection)
+        except BaseException:
+            connection.close()
+            raise
+        return stream
+
+
+@asynccontextmanager
+async def open_engine(base_url: str | None = None) -> AsyncIterator[Engine]:
+    """A connection to the engine at `base_url`, by default where the `docker` command would look.
+
+    Raises:
+        SandboxError: no engine answers; the message says what to do.
+    """
+    executor = ThreadPoolExecutor(THREADS, thread_name_prefix="engine")
+    try:
+        client = await asyncio.wrap_future(executor.submit(connect, base_url))
+        try:
+            yield Engine(client, executor)
+        finally:
+            client.close()
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def connect(base_url: str | None = None) -> EngineClient:
+    """A client that has spoken with its engine.
+
+    Raises:
+        SandboxError: no engine answers; the message says what to do.
+    """
+    settings: dict[str, Any] = {"base_url": base_url} if base_url else {**kwargs_from_env()}
+    address = settings.get("base_url") or "unix:///var/run/docker.sock"
+    try:
+        return EngineClient(timeout=int(REQUEST_S), max_pool_size=THREADS, **settings)
+    except (DockerException, RequestException, OSError) as error:
+        raise SandboxError(f"The Docker engine at {address} does not answer: {_advice(error)}") from error
+
+
+def engine_problem(base_url: str | None = None) -> str | None:
+    """Why the engine cannot be used and what to do about it, null when it answers. Blocks for up to a minute."""
+    try:
+        connect(base_url).close()
+    except SandboxError as error:
+        return str(error)
+    return None
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn what the SDK raises inside the block into an error of ours that begins with `doing`."""
+    try:
+        yield
+    except ImageNotFound as error:
+        raise ImageError(f"{doing}: {error.explanation}") from error
+    except APIError as error:
+        raise _refusal(error)(f"{doing}: {error.explanation or error}") from error
+    except (DockerException, RequestException, OSError) as error:
+        raise NoAnswer(f"{doing}: the engine does not answer: {_advice(error)}") from error
+
+
+def _refusal(error: APIError) -> type[SandboxError]:
+    said = str(error.explanation).lower()
+    if isinstance(error, NotFound) and ("no such container" in said or "no such exec" in said):
+        return SandboxLost
+    if error.status_code == 409 and ("is not running" in said or "is paused" in said):
+        return SandboxLost
+    return SandboxError
+
+
+def _advice(error: BaseException) -> str:
+    for cause in _causes(error):
+        if isinstance(cause, PermissionError):
+            return "permission denied; add this user to the group 'docker' and log in again, or run as root"
+        if isinstance(cause, FileNotFoundError):
+            return "there is no such socket; start the engine, for example with cluster/setup.sh (or make setup)"
+        if isinstance(cause, ConnectionRefusedError):
+            return "nothing listens there; start the engine, for example with cluster/setup.sh (or make setup)"
+    return str(error)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what is wrapped in it, by chaining or as an argument."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        current = waiting.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        linked = (current.__cause__, current.__context__, *current.args)
+        waiting.extend(cause for cause in linked if isinstance(cause, BaseException))
+
+
+def _drop(discard: Callable[[T], None] | None, request: Future[T]) -> None:
+    if request.cancelled():
+        return
+    error = request.exception()
+    if error is not None:
+        log.debug("A request that nobody waits for any more failed: %s", error)
+    elif discard is not None:
+        discard(request.result())

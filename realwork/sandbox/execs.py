@@ -1,0 +1,140 @@
+"""One command in a running container: started, watched, ended, its output kept.
+
+Guarantees: the end of a command is its exit, neither the end of its output (a child may hold that, or the command may
+close it) nor anything it prints; at the deadline, and when the caller is cancelled, its whole session is ended inside;
+every wait is bounded.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from realwork.errors import SandboxError, SandboxLost
+from realwork.sandbox import scripts
+from realwork.sandbox.engine import Engine
+from realwork.sandbox.stream import ExecStream
+from realwork.sandbox.uncancelled import uncancelled
+
+GRACE_S = 1.5
+"""Between TERM and KILL."""
+BUILTINS_S = 5.0
+"""A script of shell builtins that takes longer tells of a container that no longer answers."""
+FIRST_LOOK_S = 0.25
+LONGEST_LOOK_S = 1.0
+QUIET_S = 0.05
+LONGEST_DRAIN_S = 0.5
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of an exec; `exit_code` is null when its deadline ended it."""
+
+    exit_code: int | None
+    stream: ExecStream
+    duration_s: float
+
+
+class Execs:
+    """Runs commands in one container, as root."""
+
+    def __init__(self, engine: Engine, container_id: str) -> None:
+        self._engine = engine
+        self._container_id = container_id
+
+    async def command(self, argv: Sequence[str], *, timeout_s: float, limit_bytes: int) -> Ended:
+        """Run `argv`, which begins with `scripts.START`, until it exits or its session is ended at the deadline."""
+        exec_id, stream = await self._start(argv, limit_bytes, announces_pid=True)
+        began = time.monotonic()
+        try:
+            exit_code = await self._exit(exec_id, stream, timeout_s)
+            if exit_code is None:
+                await uncancelled(self._end_session(exec_id, stream))
+            return Ended(exit_code, stream, time.monotonic() - began)
+        except asyncio.CancelledError:
+            if stream.pid is not None:
+                await uncancelled(self._end_quietly(stream.pid))
+            raise
+        finally:
+            stream.close()
+
+    async def script(
+        self, script: str, *arguments: str, timeout_s: float, content: bytes | None = None, limit_bytes: int = 4096
+    ) -> Ended:
+        """Run one of `scripts`, not bound to end at its deadline inside; `content` is its standard input."""
+        argv = ["/bin/sh", "-c", script, "sh", *arguments]
+        exec_id, stream = await self._start(argv, limit_bytes, stdin=content is not None)
+        began = time.monotonic()
+        try:
+            if content is not None:
+                stream.send(content)
+            exit_code = await self._exit(exec_id, stream, timeout_s)
+            return Ended(exit_code, stream, time.monotonic() - began)
+        finally:
+            stream.close()
+
+    async def signal(self, signal: str, pid: int) -> None:
+        """Send `signal` to every process of the session and group that `pid` leads.
+
+        Raises:
+            SandboxLost: not even shell builtins run in the container any more.
+        """
+        ended = await self.script(scripts.SIGNAL_SESSION, signal, str(pid), timeout_s=BUILTINS_S)
+        if ended.exit_code is None:
+            raise SandboxLost(f"The container did not carry out a {signal} within {BUILTINS_S:g} s")
+
+    async def _start(
+        self, argv: Sequence[str], limit_bytes: int, *, announces_pid: bool = False, stdin: bool = False
+    ) -> tuple[str, ExecStream]:
+        client = self._engine.client
+        created = await self._engine.call(
+            "preparing a command", client.exec_create, self._container_id, list(argv), stdin=stdin, user="0:0"
+        )
+        exec_id = created["Id"]
+        return exec_id, await self._engine.attach(exec_id, limit_bytes, announces_pid=announces_pid)
+
+    async def _exit(self, exec_id: str, stream: ExecStream, timeout_s: float) -> int | None:
+        """The exit code, null when there is none after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        pause = FIRST_LOOK_S
+        while (left := deadline - time.monotonic()) > 0:
+            if not stream.ended.done():
+                await asyncio.wait({stream.ended}, timeout=min(pause, left))
+            exit_code = await self._exit_now(exec_id)
+            if exit_code is not None:
+                await self._drain(stream)
+                return exit_code
+            if stream.ended.done():
+                pause = 0.002 if pause >= FIRST_LOOK_S else pause
+                await asyncio.sleep(min(pause, left))
+            pause = min(2 * pause, LONGEST_LOOK_S)
+        return None
+
+    async def _exit_now(self, exec_id: str) -> int | None:
+        found = await self._engine.call("waiting for a command", self._engine.client.exec_inspect, exec_id)
+        exit_code = None if found["Running"] else found["ExitCode"]
+        return None if exit_code is None else int(exit_code)
+
+    async def _drain(self, stream: ExecStream) -> None:
+        """Take what is on its way, if a child holds the stream: until nothing comes for a moment."""
+        deadline = time.monotonic() + LONGEST_DRAIN_S
+        received = -1
+        while not stream.ended.done() and received != stream.received and time.monotonic() < deadline:
+            received = stream.received
+            await asyncio.wait({stream.ended}, timeout=QUIET_S)
+
+    async def _end_session(self, exec_id: str, stream: ExecStream) -> None:
+        """TERM, a moment, KILL; then wait until the command has exited."""
+        if stream.pid is None:
+            raise SandboxLost("The container did not start a command before its deadline")
+        await self.signal("TERM", stream.pid)
+        await self._exit(exec_id, stream, GRACE_S)
+        await self.signal("KILL", stream.pid)
+        await self._exit(exec_id, stream, GRACE_S)
+
+    async def _end_quietly(self, pid: int) -> None:
+        """KILL for a command whose caller is gone; if that fails there is nobody to tell."""
+        try:
+            await self.signal("KILL", pid)
+        except SandboxError:
+            return

@@ -1,0 +1,97 @@
+"""The labels every container of ours bears, and what they say about the life of its owner.
+
+Guarantees: a container without the owner label is not ours. An owner counts as dead only when that is certain: its
+process id belongs to nobody or to a younger process, in the very pid namespace and host it was started in.
+"""
+
+import math
+import os
+import socket
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from realwork.types import Record
+
+RUN = "realwork.run"
+ROLLOUT = "realwork.rollout"
+ATTEMPT = "realwork.attempt"
+NODE = "realwork.node"
+OWNER = "realwork.owner"
+DEADLINE = "realwork.deadline"
+LEASE = "realwork.lease"
+
+
+class Owner(Record):
+    """The process that opened a container, told apart from every other on every host and boot.
+
+    Attributes:
+        started: when it was started, in clock ticks since boot.
+        pid_namespace: the kernel's name of the namespace in which `pid` means something.
+    """
+
+    host: str
+    boot_id: str
+    pid_namespace: str
+    pid: int
+    started: int
+
+
+def this_process() -> Owner:
+    """The owner that this process is."""
+    return Owner(
+        host=socket.gethostname(),
+        boot_id=_boot_id(),
+        pid_namespace=_pid_namespace(),
+        pid=os.getpid(),
+        started=_started(os.getpid()) or 0,
+    )
+
+
+def own_labels(deadline_s: float) -> dict[str, str]:
+    """Owner, deadline (seconds since the epoch) and a lease that no other container bears."""
+    return {
+        OWNER: this_process().model_dump_json(),
+        DEADLINE: str(math.ceil(time.time() + deadline_s)),
+        LEASE: uuid.uuid4().hex,
+    }
+
+
+def is_abandoned(labels: Mapping[str, str]) -> bool:
+    """Whether the owner is dead or the deadline past; labels nobody can read count as abandoned at no time."""
+    try:
+        if float(labels[DEADLINE]) < time.time():
+            return True
+        return _is_dead(Owner.model_validate_json(labels[OWNER]))
+    except (KeyError, ValueError):
+        return False
+
+
+def _is_dead(owner: Owner) -> bool:
+    here = this_process()
+    if owner.host != here.host:
+        return False
+    if owner.boot_id != here.boot_id:
+        return True
+    if owner.pid_namespace != here.pid_namespace:
+        return False
+    return _started(owner.pid) != owner.started
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _pid_namespace() -> str:
+    return str(Path("/proc/self/ns/pid").readlink())
+
+
+def _started(pid: int) -> int | None:
+    """Start time of a process, null when there is none or it is a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
