@@ -6,6 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 image=${1:-realwork/base:bookworm}
 suite=bookworm
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 say() { printf 'base image: %s\n' "$*" >&2; }
 die() {
@@ -23,9 +24,9 @@ host_mirrors() {
 }
 
 install_mmdebstrap() {
-    command -v mmdebstrap >/dev/null && return
+    if command -v mmdebstrap >/dev/null && [ -r "$keyring" ]; then return; fi
     command -v apt-get >/dev/null || die "no mmdebstrap, and no apt-get to install it with: build the image with 'docker build' where a registry can be reached"
-    [ "$(id -u)" = 0 ] || die "mmdebstrap is missing: run 'sudo apt-get install mmdebstrap debian-archive-keyring' and try again"
+    [ "$(id -u)" = 0 ] || die "mmdebstrap or Debian's keyring is missing: run 'sudo apt-get install mmdebstrap debian-archive-keyring' and try again"
     say "installing mmdebstrap (about 20 s)"
     apt-get update -qq >/dev/null </dev/null || say "apt-get update had errors; going on with the package lists at hand"
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mmdebstrap debian-archive-keyring >/dev/null </dev/null
@@ -44,8 +45,9 @@ done < <(grep -E '^(ENV|WORKDIR|LABEL|CMD) ' "$here/Dockerfile")
 # mmdebstrap has apt options of its own, so those of the host (proxy, retries, checks) are handed on, for the build only.
 apt-config dump Acquire >"$work/host-apt.conf" 2>/dev/null || : >"$work/host-apt.conf"
 sources=$(host_mirrors)
-mirror_args=()
-[ -z "$sources" ] || mirror_args=(-)
+# Without mirrors of its own (on Ubuntu, say) the host has no reason to trust Debian's keys, so they are named.
+mirror_args=(--keyring="$keyring" "$suite" "$work/base.tar")
+[ -z "$sources" ] || mirror_args=("$suite" "$work/base.tar" -)
 
 # Certificate authorities that were added to this host (a company's proxy, say): without them pip and curl fail inside too.
 hooks=()
@@ -68,7 +70,7 @@ mmdebstrap --variant=minbase --format=tar --include="$packages" \
     --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-include=/usr/share/doc/*/copyright' \
     "${hooks[@]}" \
-    "$suite" "$work/base.tar" "${mirror_args[@]}" <<<"$sources" >"$work/log" 2>&1 \
+    "${mirror_args[@]}" <<<"$sources" >"$work/log" 2>&1 \
     || {
         tail -n 30 "$work/log" >&2
         die "mmdebstrap failed (its last lines stand above); is a Debian mirror reachable from here?"
