@@ -70,7 +70,7 @@ class EnvironmentConfig(Section):
     """Where commands start and relative paths begin; created if missing."""
     environment_variables: Annotated[dict[VariableName, Value], Field(repr=False)] = {}
     """For container, commands and tests."""
-    copy_folders: list[Text] = []
+    copy_folders: list[Line] = []
     """Copied in before init as `<working_directory>/<basename>`, and again, pristine, before the tests."""
     network: Line | None = None
     """Network while the agent works and the tests run; null takes `sandbox_config.network`."""
@@ -127,7 +127,7 @@ class RolloutConfig(Section):
 
     max_parallel_rollouts: Count = 4
     """Rollouts in flight, over all environments."""
-    trajectory_output_path: Text = "trajectories"
+    trajectory_output_path: Line = "trajectories"
     """The directory in which each run makes one of its own."""
     enable_plugins: bool = True
     """Whether plugins run."""
@@ -208,7 +208,9 @@ class RunConfig(Section):
 
     timeout_config: TimeoutConfig = TimeoutConfig()
     environments: Annotated[list[EnvironmentConfig], Field(min_length=1)]
+    """The tasks; at least one."""
     rollout_config: RolloutConfig
+    """How many rollouts run at once and where they are written; `{}` takes the defaults."""
     template_prompt: Text
     """The system message."""
     episode_control_config: EpisodeControlConfig = EpisodeControlConfig()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from realwork.config import RunConfig
 from realwork.errors import InputError
@@ -36,7 +36,7 @@ class RunFile(Record):
     """
 
     path: Path
-    config: RunConfig
+    config: RunConfig = Field(repr=False)
     folders: dict[str, tuple[Path, ...]]
     warnings: tuple[str, ...]
     document: str
@@ -63,7 +63,8 @@ def load_run_file(
     """The run file at `path`, read, merged, resolved and checked.
 
     Args:
-        overrides: `{section: {field: value}}` of the flags that were given; they win over the file. None is not given.
+        overrides: `{section: {field: value}}` of the flags that were given; they win over the file. None is not
+            given. References in them are replaced as in the file.
         needs_key: whether a missing key is a problem; it is none in a dry run.
 
     Raises:
@@ -123,8 +124,7 @@ def _shown(value: Any, written: Any, loc: Loc, secrets: tuple[str, ...]) -> Any:
             ]
         case str():
             text = scrub(written if isinstance(written, str) else value, secrets)
-            names = [part for part in loc if isinstance(part, str)]
-            return hide_value(names[-1], text) if "environment_variables" in names or "config" in names else text
+            return hide_value(loc[3:], text) if loc[2:3] in (("environment_variables",), ("config",)) else text
         case _:
             return value
 

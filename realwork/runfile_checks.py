@@ -7,6 +7,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -67,10 +68,12 @@ def find_script(draft: Draft, config: RunConfig, base: Path) -> str:
         return llm.model
     written = llm.model.removeprefix(SCRIPTED_PREFIX)
     places = (Path.cwd(), base) if draft.is_flag(*loc) else (base, Path.cwd())
-    path = _find(written, places, Path.is_file) if written.strip() else None
+    if not written.strip():
+        draft.complain(loc, "a file is expected after 'scripted:'")
+        return llm.model
+    path = _find(written, places, Path.is_file)
     if path is None:
-        said = f"; looked at {_places(written, places)}" if written.strip() else " after 'scripted:'"
-        draft.complain(loc, f"there is no script '{written}'{said}" if written.strip() else f"no file is named{said}")
+        draft.complain(loc, f"there is no script '{written}'; looked at {_places(written, places)}")
         return llm.model
     try:
         script = load_script(path)
@@ -104,7 +107,7 @@ def find_key(draft: Draft, config: RunConfig, *, needs_key: bool) -> str | None:
             )
     source = "llm_config.api_key"
     for name in KEY_VARIABLES:
-        draft.secrets.add(environ.get(name, ""))
+        draft.secrets.add(_usable(environ.get(name, "")))
         if not key:
             source, key = name, _usable(environ.get(name, ""))
     draft.secrets.add(key)
@@ -148,15 +151,15 @@ def _is_loopback(llm: LlmConfig) -> bool:
 
 def check_output(path: Path) -> list[str]:
     """What keeps a run from writing below the directory `path`, one sentence each; nothing is created."""
-    if "://" in str(path) or ":/" in str(path):
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
         return [f"'{path}' is a URL; name a directory, on a cluster one that the driver's node can write"]
-    at = path.expanduser().absolute()
+    at = _absolute(path)
     for existing in (at, *at.parents):
         if not _is(existing, lambda one: one.exists() or one.is_symlink()):
             continue
         if not _is(existing, Path.is_dir):
             return [f"{at} cannot be a directory: {existing} is a file. Move it, or name another directory."]
-        if os.statvfs(existing).f_flag & os.ST_RDONLY:
+        if _is(existing, lambda one: bool(os.statvfs(one).f_flag & os.ST_RDONLY)):
             return [f"{at} cannot be written: {existing} is on a read-only file system. Name another directory."]
         if not os.access(existing, os.W_OK | os.X_OK):
             what = "written" if existing == at else "created"
@@ -172,20 +175,23 @@ def check_output_of(draft: Draft, config: RunConfig) -> str:
         return written
     for problem in check_output(Path(written)):
         draft.complain(loc, problem)
-    return str(_normal(Path(written)))
+    return str(_absolute(Path(written)))
 
 
-def _normal(path: Path) -> Path:
-    return Path(os.path.normpath(path.expanduser().absolute()))
+def _absolute(path: Path, base: Path | None = None) -> Path:
+    """`path` below `base` or the current folder, without `..`; `~` is the home, where there is one."""
+    with suppress(RuntimeError):
+        path = path.expanduser()
+    return Path(os.path.normpath((base or Path.cwd()) / path))
 
 
 def _find(written: str, places: tuple[Path, ...], is_it: Callable[[Path], bool]) -> Path | None:
-    paths = (_normal(one / Path(written).expanduser()) for one in places)
+    paths = (_absolute(Path(written), one) for one in places)
     return next((path for path in paths if _is(path, is_it)), None)
 
 
 def _places(written: str, places: tuple[Path, ...]) -> str:
-    return " and ".join(dict.fromkeys(str(_normal(one / Path(written).expanduser())) for one in places))
+    return " and ".join(dict.fromkeys(str(_absolute(Path(written), one)) for one in places))
 
 
 def _is(path: Path, is_it: Callable[[Path], bool]) -> bool:

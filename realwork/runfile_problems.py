@@ -57,10 +57,10 @@ _TYPES = {
     "model_type": "an object",
 }
 _BOUNDS = {
-    "greater_than": "a number greater than {gt:g}",
-    "greater_than_equal": "a number of at least {ge:g}",
-    "less_than_equal": "a number of at most {le:g}",
-    "string_too_long": "at most {max_length} characters",
+    "greater_than": "a number greater than {gt:.12g}",
+    "greater_than_equal": "a number of at least {ge:.12g}",
+    "less_than_equal": "a number of at most {le:.12g}",
+    "too_long": "at most {max_length} characters",
     "literal_error": "one of {expected}",
 }
 
@@ -83,12 +83,8 @@ def unknown_key(key: str, loc: Loc) -> tuple[str, str | None]:
 
 def missing_key(loc: Loc) -> str:
     """What to say of the required key at `loc` that is missing, after its place."""
-    description = _section_at(loc[:-1]).model_fields[str(loc[-1])].description
-    return (
-        f"missing. It is required: {description[0].lower()}{description[1:]}"
-        if description
-        else "missing. It is required."
-    )
+    description = _section_at(loc[:-1]).model_fields[str(loc[-1])].description or "."
+    return f"missing. It is required: {description[0].lower()}{description[1:]}"
 
 
 def wrong_value(kind: str, context: Mapping[str, Any], loc: Loc, found: object, *, is_yaml: bool) -> str:
@@ -98,10 +94,8 @@ def wrong_value(kind: str, context: Mapping[str, Any], loc: Loc, found: object, 
         kind, context: the type and context of the model's complaint.
     """
     if kind == "value_error":
-        shown = (
-            f", found {_shown(found, loc)}" if isinstance(found, str) and found.strip() and _may_be_shown(loc) else ""
-        )
-        return f"{context['error']}{shown}"
+        plain = isinstance(found, str) and found.strip() and _may_be_shown(loc)
+        return f"{context['error']}, found {_shown(found, loc)}" if plain else str(context["error"])
     if kind == "too_short":
         return "must not be empty: at least one entry is needed"
     expected = _TYPES.get(kind) or _BOUNDS.get(kind, "another value").format(**context)
@@ -121,18 +115,17 @@ def _hint(expected: str, found: object, *, is_yaml: bool) -> str:
 
 def _shown(found: object, loc: Loc) -> str:
     if isinstance(found, bool | None | list | dict) or not _may_be_shown(loc):
-        return kind_of(found) if not isinstance(found, bool) or _may_be_shown(loc) else "a boolean"
-    text = f"'{found}'" if isinstance(found, str) else json.dumps(found, default=kind_of)
-    text = text.replace("\n", "\\n")
-    return (
-        text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..{text[0] if text[0] == chr(39) else ''}"
-    )
+        return kind_of(found)
+    text = found if isinstance(found, str) else json.dumps(found, default=kind_of)
+    text = "".join(one if one.isprintable() else json.dumps(one).strip('"') for one in text)
+    text = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}.."
+    return f"'{text}'" if isinstance(found, str) else text
 
 
 def _may_be_shown(loc: Loc) -> bool:
     """Whether the value at `loc` is a plain setting, neither secret nor a place where a section should stand."""
-    secret = "api_key" in loc or "environment_variables" in loc or "base_url" in loc or "config" in loc
-    return not secret and isinstance(loc[-1], str) and loc[-1] not in _SECTIONS
+    hidden = {"api_key", "environment_variables", "base_url", "config"} & set(loc)
+    return not hidden and isinstance(loc[-1], str) and loc[-1] not in _SECTIONS
 
 
 def _section_at(loc: Sequence[int | str]) -> type[BaseModel]:

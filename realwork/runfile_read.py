@@ -20,6 +20,7 @@ from realwork.runfile_secrets import masked_line
 
 Loc = tuple[int | str, ...]
 MOST_LEVELS = 100
+LARGEST_INTEGER = 2**63 - 1
 SHOWN_CHARACTERS = 100
 
 
@@ -181,13 +182,11 @@ class _Loader(yaml.SafeLoader):
 
 
 def _parse_yaml(path: Path, text: str, problems: list[str]) -> Any:
-    loader = _Loader("", problems)
     try:
-        loader = _Loader(text, problems)
-        return loader.get_single_data()
+        return _Loader(text, problems).get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        what = re.sub(r"'[^']{3,}'", "a name", error.problem or "it cannot be parsed")
+        what = re.sub(r"(alias|anchor|tag) '.*?'", r"\1", error.problem or "it cannot be parsed")
         raise _syntax_error(
             path, text, f"invalid YAML: {what}", mark.line + 1 if mark else 1, mark.column + 1 if mark else 1
         ) from None
@@ -196,8 +195,6 @@ def _parse_yaml(path: Path, text: str, problems: list[str]) -> Any:
         raise InputError(f"{path}: line {line}: invalid YAML: it contains a control character") from None
     except (ValueError, LookupError, AttributeError, TypeError):
         raise InputError(f"{path}: invalid YAML: a value does not fit its tag, or a date does not exist") from None
-    finally:
-        loader.dispose()
 
 
 def _parse_toml(path: Path, text: str) -> Any:
@@ -228,6 +225,8 @@ def _plain(value: Any, loc: Loc, problems: list[str], above: list[int]) -> Any:
             problems.append(f"{place(loc)}: the text contains half of a character (a lone surrogate)")
         case float() if not math.isfinite(value):
             problems.append(f"{place(loc)}: expected a finite number, found {json.dumps(value)}")
+        case int() if abs(value) > LARGEST_INTEGER:
+            problems.append(f"{place(loc)}: the number has too many digits")
         case None | bool() | int() | float() | str():
             return value
         case _:

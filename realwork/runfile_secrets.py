@@ -27,9 +27,9 @@ def is_secret_name(name: str) -> bool:
     return bool(_NAMES.search(_CAMEL.sub("_", name)))
 
 
-def hide_value(name: str, value: str) -> str:
-    """`value` as it may be shown under `name`: a lone `${NAME}` reference stays, secrets become `***`."""
-    if is_secret_name(name):
+def hide_value(names: Sequence[int | str], value: str) -> str:
+    """`value` as it may be shown below the keys `names`: a lone `${NAME}` reference stays, secrets become `***`."""
+    if any(isinstance(name, str) and is_secret_name(name) for name in names):
         return value if REFERENCE.fullmatch(value) else HIDDEN
     return _URL_PASSWORD.sub(rf"\1{HIDDEN}@", _LOOKS.sub(HIDDEN, value))
 
