@@ -11,7 +11,9 @@ import time
 from functools import partial
 from typing import Any
 
+from docker.errors import DockerException
 from docker.types import LogConfig, Ulimit
+from requests.exceptions import RequestException
 
 from realwork.errors import ImageError, SandboxError, SandboxLost
 from realwork.sandbox import labels, scripts
@@ -27,7 +29,8 @@ OPEN_FILES = 8192
 """Not above what engines themselves are started with."""
 CREATE_S = 55.0
 START_S = 55.0
-REMOVE_S = 20.0
+REMOVE_S = 15.0
+"""With the 10 s of `uncancelled`, less than an episode may overrun its deadline."""
 
 
 class Container:
@@ -75,26 +78,34 @@ class Container:
 
     async def remove(self) -> None:
         """Remove it, if it exists; a failure is logged and left to the garbage collection."""
-        deadline = time.monotonic() + REMOVE_S
         try:
-            while self._may_exist and self._id is None and time.monotonic() < deadline - REMOVE_S / 2:
-                await self._find()
-            if self._id is not None:
-                await remove_by_id(self._engine, self._id, deadline - time.monotonic())
-        except SandboxError as error:
-            log.warning("Container %s is left for the garbage collection: %s", self._spec.name, error)
+            async with asyncio.timeout(REMOVE_S):
+                while self._may_exist and self._id is None:
+                    await self._find()
+                if self._id is not None:
+                    await remove_by_id(self._engine, self._id)
+        except (SandboxError, TimeoutError) as error:
+            said = str(error) or f"no answer within {REMOVE_S:g} s"
+            log.warning("Container %s is left for the garbage collection: %s", self._spec.name, said)
 
     async def _create(self) -> None:
         work = partial(_create, self._engine, self._spec, self._labels)
         self._may_exist = True
         try:
             doing = f"creating container {self._spec.name} of {self._spec.image}"
-            self._id = await self._engine.call_within(CREATE_S, doing, work)
+            self._id = await self._engine.call_within(CREATE_S, doing, work, self._discard)
         except NoAnswer:
             raise
         except SandboxError:
             self._may_exist = False
             raise
+
+    def _discard(self, container_id: str) -> None:
+        """Remove, in the thread that created it, a container that nobody waits for any more."""
+        try:
+            self._engine.client.remove_container(container_id, force=True, v=True)
+        except (DockerException, RequestException) as error:
+            log.warning("Container %s is left for the garbage collection: %s", self._spec.name, error)
 
     async def _find(self) -> None:
         """Look for a container whose creation was not confirmed; by its lease, as the name may be somebody else's."""

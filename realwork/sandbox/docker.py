@@ -37,13 +37,14 @@ async def open_container(spec: SandboxSpec, *, engine: Engine | None = None) -> 
         SandboxError: the engine does not answer, or refused.
     """
     async with AsyncExitStack() as stack:
-        running_on = engine or await stack.enter_async_context(open_engine())
-        container = containers.Container(running_on, spec)
+        if engine is None:
+            engine = await stack.enter_async_context(open_engine())
+        container = containers.Container(engine, spec)
         try:
             await uncancelled(container.create())
             await uncancelled(container.start())
             found = await container.inspect()
-            yield DockerSandbox(running_on, str(found["Id"]), str(found["Image"]))
+            yield DockerSandbox(engine, str(found["Id"]), str(found["Image"]))
         finally:
             await uncancelled(container.remove())
 

@@ -1,0 +1,65 @@
+"""Folders of this machine as tar archives, made and read in memory.
+
+Guarantees: the same folder gives the same bytes, whoever owns it and whenever it was written; modes are kept, links
+stay links and are never followed; nothing here is extracted on the host.
+"""
+
+import io
+import stat
+import tarfile
+from pathlib import Path
+
+from realwork.errors import InputError
+
+_MTIME = 946_684_800
+"""1 January 2000: build tools and zip files dislike zero."""
+
+
+def pack_folder(path: Path, name: str) -> bytes:
+    """A tar of the folder at `path`, in which it is called `name`; all belongs to root.
+
+    Raises:
+        InputError: it is not a folder, cannot be read, or contains a socket, a FIFO or a device.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path} is not a folder")
+    buffer = io.BytesIO()
+    try:
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            _add(archive, path.resolve(), name)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return buffer.getvalue()
+
+
+def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
+    found = path.lstat()
+    entry = tarfile.TarInfo(name)
+    entry.mode = stat.S_IMODE(found.st_mode)
+    entry.mtime = _MTIME
+    if stat.S_ISREG(found.st_mode):
+        content = path.read_bytes()
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    elif stat.S_ISDIR(found.st_mode):
+        entry.type = tarfile.DIRTYPE
+        archive.addfile(entry)
+        for child in sorted(path.iterdir()):
+            _add(archive, child, f"{name}/{child.name}")
+    elif stat.S_ISLNK(found.st_mode):
+        entry.type = tarfile.SYMTYPE
+        entry.linkname = str(path.readlink())
+        archive.addfile(entry)
+    else:
+        raise InputError(f"{path} is neither a file, a folder nor a link, and cannot be copied into a sandbox")
+
+
+def regular_files(archive: bytes) -> list[tuple[str, bytes]]:
+    """Name and content of every regular file in a tar made by `pack_folder`, in its order."""
+    found = []
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        for entry in tar:
+            content = tar.extractfile(entry) if entry.isreg() else None
+            if content is not None:
+                found.append((entry.name, content.read()))
+    return found

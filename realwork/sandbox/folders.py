@@ -1,0 +1,87 @@
+"""Files below a folder of this machine, for the local sandbox.
+
+Guarantees: nothing waits on a FIFO, a socket or a device; what an archive holds lands below its directory or nowhere.
+"""
+
+import io
+import os
+import shutil
+import stat
+import tarfile
+from pathlib import Path
+
+from realwork.errors import FileError
+from realwork.sandbox.base import FileContent
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, with its parents.
+
+    Raises:
+        FileError: it cannot be, because of what is there.
+    """
+    try:
+        if path.is_dir():
+            raise FileError(f"{path}: is a directory")
+        if path.exists() and not path.is_file():
+            raise FileError(f"{path}: is not a regular file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path}: {error}") from error
+
+
+def read_start(path: Path, limit_bytes: int) -> FileContent:
+    """The first bytes of a regular file.
+
+    Raises:
+        FileError: there is none.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path}: {error}") from error
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode):
+            raise FileError(f"{path}: {'is a directory' if stat.S_ISDIR(found.st_mode) else 'is not a regular file'}")
+        with os.fdopen(file, "rb", closefd=False) as opened:
+            content = opened.read(limit_bytes)
+    finally:
+        os.close(file)
+    return FileContent(content=content, size_bytes=max(found.st_size, len(content)))
+
+
+def unpack(archive: bytes, directory: Path) -> None:
+    """Unpack a tar made by `pack_folder` below `directory`.
+
+    Raises:
+        FileError: a link inside leads out of it, or a file cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            for entry in tar:
+                _unpack_entry(tar, entry, directory)
+    except (OSError, tarfile.TarError) as error:
+        raise FileError(f"{directory}: {error}") from error
+
+
+def _unpack_entry(tar: tarfile.TarFile, entry: tarfile.TarInfo, directory: Path) -> None:
+    target = directory / entry.name
+    if not target.parent.resolve().is_relative_to(directory.resolve()) or target.name in ("", ".", ".."):
+        raise FileError(f"{target}: leads out of {directory}")
+    if target.is_symlink() or target.is_file():
+        target.unlink()
+    elif target.is_dir() and not entry.isdir():
+        shutil.rmtree(target)
+    if entry.isdir():
+        target.mkdir(exist_ok=True)
+    elif entry.issym():
+        target.symlink_to(entry.linkname)
+    else:
+        content = tar.extractfile(entry)
+        assert content is not None
+        target.write_bytes(content.read())
+    if not entry.issym():
+        target.chmod(entry.mode)

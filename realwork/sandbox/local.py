@@ -1,0 +1,142 @@
+"""A sandbox that is a temporary folder of this machine: no isolation at all, only on request.
+
+Guarantees: commands get the environment of the spec and nothing else of this process's but where its programs are; the
+same deadlines, caps and ends as in a container; when the block is left, everything started in it is killed and the
+folder deleted.
+"""
+
+import asyncio
+import os
+import posixpath
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from realwork.errors import FileError, SandboxError
+from realwork.sandbox.base import CommandResult, FileContent, SandboxSpec
+from realwork.sandbox.folders import read_start, unpack, write_whole
+from realwork.sandbox.processes import LocalCommand, kill_marked
+from realwork.sandbox.uncancelled import uncancelled
+
+STOP_ROUNDS = 50
+WORK = "work"
+
+
+@asynccontextmanager
+async def open_local(spec: SandboxSpec) -> AsyncIterator["LocalSandbox"]:
+    """A temporary folder for the length of the block, deleted on every way out, with all that runs in it killed.
+
+    Raises:
+        SandboxError: the folder cannot be made.
+    """
+    try:
+        root = Path(os.path.realpath(tempfile.mkdtemp(prefix="realwork-")))
+    except OSError as error:
+        raise SandboxError(f"No temporary folder for the local sandbox: {error}") from error
+    sandbox = LocalSandbox(root, spec)
+    try:
+        (root / WORK).mkdir()
+        yield sandbox
+    finally:
+        await uncancelled(sandbox.close())
+
+
+class LocalSandbox:
+    """An open folder; see `realwork.sandbox.base.Sandbox`."""
+
+    def __init__(self, root: Path, spec: SandboxSpec) -> None:
+        self._root = root
+        self._work = root / WORK
+        self._work_inside = posixpath.normpath(spec.working_directory)
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+        self._environment = {"PATH": path, **spec.environment_variables, "HOME": str(root)}
+
+    @property
+    def node_name(self) -> str:
+        return socket.gethostname()
+
+    @property
+    def image_digest(self) -> str | None:
+        return None
+
+    async def execute(
+        self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536
+    ) -> CommandResult:
+        began = time.monotonic()
+        try:
+            folder = self._inside(working_directory)
+        except FileError as error:
+            return CommandResult(exit_code=126, stderr=f"sh: cd: {error}\n".encode())
+        if not folder.is_dir():
+            return CommandResult(exit_code=126, stderr=f"sh: cd: {working_directory}: no such directory\n".encode())
+        process = LocalCommand(limit_bytes)
+        try:
+            exit_code = await process.run(command, folder, self._environment, timeout_s)
+        except OSError as error:
+            return CommandResult(exit_code=126, stderr=f"sh: {error}\n".encode())
+        return CommandResult(
+            exit_code=exit_code,
+            stdout=process.stdout.content(),
+            stderr=process.stderr.content(),
+            stdout_bytes=process.stdout.total,
+            stderr_bytes=process.stderr.total,
+            timed_out=exit_code is None,
+            duration_s=time.monotonic() - began,
+        )
+
+    async def write_file(self, path: str, content: bytes) -> None:
+        await asyncio.to_thread(write_whole, self._inside(path), content)
+
+    async def read_file(self, path: str, *, limit_bytes: int = 1 << 20) -> FileContent:
+        return await asyncio.to_thread(read_start, self._inside(path), limit_bytes)
+
+    async def copy_in(self, directory: str, archive: bytes) -> None:
+        await asyncio.to_thread(unpack, archive, self._inside(directory))
+
+    async def remove(self, path: str) -> None:
+        target = self._inside(path, follow=False)
+        if target.is_dir() and not target.is_symlink():
+            await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
+        else:
+            target.unlink(missing_ok=True)
+
+    async def set_network(self, network: str) -> None:
+        """A local sandbox has the network of this machine, whatever is asked for."""
+
+    async def stop_processes(self) -> None:
+        mark = f"HOME={self._root}".encode() + b"\0"
+        for _ in range(STOP_ROUNDS):
+            if not kill_marked(mark):
+                return
+            await asyncio.sleep(0.02)
+        raise SandboxError("Processes of the local sandbox survive their killing")
+
+    async def close(self) -> None:
+        """Kill everything and delete the folder."""
+        try:
+            await self.stop_processes()
+        finally:
+            await asyncio.to_thread(shutil.rmtree, self._root, ignore_errors=True)
+
+    def _inside(self, path: str, *, follow: bool = True) -> Path:
+        """Where `path` stands on this machine.
+
+        Raises:
+            FileError: it does not lie in the working directory, or a link leads out of it.
+        """
+        clean = posixpath.normpath(path)
+        if "\0" in path or not (clean + "/").startswith(self._work_inside.rstrip("/") + "/"):
+            raise FileError(f"{path!r}: a local sandbox has no paths outside of {self._work_inside}")
+        target = self._work / posixpath.relpath(clean, self._work_inside)
+        try:
+            real = target.resolve() if follow else target.parent.resolve()
+        except (OSError, RuntimeError) as error:
+            raise FileError(f"{path}: {error}") from error
+        if not real.is_relative_to(self._root):
+            raise FileError(f"{path}: a link leads out of the sandbox")
+        return real if follow else target

@@ -1,0 +1,99 @@
+"""A sandbox that exists in memory only: scripted answers to commands, files in a dictionary. For tests."""
+
+import posixpath
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from realwork.errors import FileError
+from realwork.sandbox.base import CommandResult, FileContent
+from realwork.sandbox.files import regular_files
+
+
+class MemorySandbox:
+    """Answers each command as it was told to; see `realwork.sandbox.base.Sandbox`.
+
+    Attributes:
+        files: content by absolute path; a folder is there when a file below it is.
+        commands: what was executed, in order.
+        network: what it was last changed to, null if never.
+        archives: what was copied in, with its directory, in order.
+        stops: how often the processes were stopped.
+    """
+
+    def __init__(self, answers: Mapping[str, CommandResult | Exception] | None = None) -> None:
+        self.answers = dict(answers or {})
+        self.files: dict[str, bytes] = {}
+        self.commands: list[str] = []
+        self.archives: list[tuple[str, bytes]] = []
+        self.network: str | None = None
+        self.stops = 0
+
+    @property
+    def node_name(self) -> str:
+        return socket.gethostname()
+
+    @property
+    def image_digest(self) -> str | None:
+        return None
+
+    async def execute(
+        self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536
+    ) -> CommandResult:
+        """The scripted answer; an exception is raised; a command without an answer is not found (exit code 127)."""
+        self.commands.append(command)
+        answer = self.answers.get(command)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer or CommandResult(exit_code=127, stderr=b"sh: no answer was scripted for this command\n")
+
+    async def write_file(self, path: str, content: bytes) -> None:
+        path = _checked(path)
+        if self._is_folder(path):
+            raise FileError(f"{path}: is a directory")
+        if any(parent in self.files for parent in _parents(path)):
+            raise FileError(f"{path}: has a file as a parent")
+        self.files[path] = content
+
+    async def read_file(self, path: str, *, limit_bytes: int = 1 << 20) -> FileContent:
+        path = _checked(path)
+        if self._is_folder(path):
+            raise FileError(f"{path}: is a directory")
+        if path not in self.files:
+            raise FileError(f"{path}: no such file")
+        content = self.files[path]
+        return FileContent(content=content[:limit_bytes], size_bytes=len(content))
+
+    async def copy_in(self, directory: str, archive: bytes) -> None:
+        self.archives.append((directory, archive))
+        self.files |= {posixpath.join(_checked(directory), name): content for name, content in regular_files(archive)}
+
+    async def remove(self, path: str) -> None:
+        path = _checked(path)
+        self.files = {name: content for name, content in self.files.items() if path not in (name, *_parents(name))}
+
+    async def set_network(self, network: str) -> None:
+        self.network = network
+
+    async def stop_processes(self) -> None:
+        self.stops += 1
+
+    def _is_folder(self, path: str) -> bool:
+        return path == "/" or any(path in _parents(name) for name in self.files)
+
+
+@asynccontextmanager
+async def open_memory(answers: Mapping[str, CommandResult | Exception] | None = None) -> AsyncIterator[MemorySandbox]:
+    """A `MemorySandbox` for the length of the block."""
+    yield MemorySandbox(answers)
+
+
+def _checked(path: str) -> str:
+    if "\0" in path or not path.startswith("/"):
+        raise FileError(f"{path!r}: not an absolute path")
+    return posixpath.normpath(path)
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.strip("/").split("/")
+    return ["/" + "/".join(parts[:count]) for count in range(len(parts))]

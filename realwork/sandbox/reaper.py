@@ -1,0 +1,51 @@
+"""Removes what its owner can no longer remove.
+
+Guarantees: only a container with our owner label is ever touched; one whose owner lives stays, unless its deadline is
+past or everything is asked for.
+"""
+
+import logging
+from typing import Any
+
+from realwork.errors import SandboxError
+from realwork.sandbox import containers, labels
+from realwork.sandbox.engine import Engine
+from realwork.types import Record
+
+log = logging.getLogger(__name__)
+
+
+class GarbageReport(Record):
+    """Names of containers of ours: which were removed, and which stay."""
+
+    removed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+async def collect_garbage(engine: Engine, *, everything: bool = False) -> GarbageReport:
+    """Remove containers whose owner is dead or whose deadline is past; with `everything`, all of ours.
+
+    One that cannot be removed is logged and counts as kept.
+
+    Raises:
+        SandboxError: the engine does not answer.
+    """
+    found: list[dict[str, Any]] = await engine.call(
+        "listing containers", engine.client.containers, all=True, filters={"label": labels.OWNER}
+    )
+    removed: list[str] = []
+    kept: list[str] = []
+    for container in found:
+        name = str((container.get("Names") or [container["Id"]])[0]).lstrip("/")
+        gone = everything or labels.is_abandoned(container["Labels"])
+        (removed if gone and await _removed(engine, container["Id"], name) else kept).append(name)
+    return GarbageReport(removed=tuple(removed), kept=tuple(kept))
+
+
+async def _removed(engine: Engine, container_id: str, name: str) -> bool:
+    try:
+        await containers.remove_by_id(engine, container_id)
+    except SandboxError as error:
+        log.warning("Container %s cannot be removed: %s", name, error)
+        return False
+    return True
