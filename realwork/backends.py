@@ -7,45 +7,46 @@ the scripted model and the local sandbox do without.
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from realwork.config import EnvironmentConfig
 from realwork.model.base import Model
 from realwork.model.scripted import ScriptedModel
-from realwork.rollout import RolloutSettings, longest_s
+from realwork.rollout import Backends, RolloutSettings, longest_s
+from realwork.sandbox import labels
 from realwork.sandbox.base import Sandbox, SandboxSpec
 from realwork.types import RolloutSpec
 
+if TYPE_CHECKING:
+    from realwork.sandbox.engine import Engine
 
-class ConfiguredBackends:
-    """The `Backends` that a run file names."""
+
+@asynccontextmanager
+async def open_backends(settings: RolloutSettings) -> AsyncIterator[Backends]:
+    """What the run file of `settings` names, with one connection to the engine for the length of the block.
+
+    Raises:
+        SandboxError: the engine does not answer.
+    """
+    if settings.config.sandbox_config.kind == "local":
+        yield _LocalBackends(settings)
+        return
+    from realwork.sandbox.engine import open_engine
+
+    async with open_engine() as engine:
+        yield _DockerBackends(settings, engine)
+
+
+class _ModelBackend:
+    """Opens the model; the half that all backends share."""
 
     def __init__(self, settings: RolloutSettings) -> None:
         self._settings = settings
-        self._config = settings.config
-        self._is_docker = self._config.sandbox_config.kind == "docker"
-
-    async def ensure_image(self, environment: EnvironmentConfig) -> None:
-        """See `Backends.ensure_image`."""
-        if self._is_docker:
-            from realwork.sandbox.image import ensure_image
-
-            await ensure_image(environment.docker_image)
-
-    def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AbstractAsyncContextManager[Sandbox]:
-        """See `Backends.open_sandbox`."""
-        wanted = self._sandbox_spec(spec, environment)
-        if self._is_docker:
-            from realwork.sandbox.docker import open_container
-
-            return open_container(wanted)
-        from realwork.sandbox.local import open_local
-
-        return open_local(wanted)
 
     @asynccontextmanager
     async def open_model(self, spec: RolloutSpec) -> AsyncIterator[Model]:
         """See `Backends.open_model`."""
-        llm = self._config.llm_config
+        llm = self._settings.config.llm_config
         if self._settings.script is not None:
             yield ScriptedModel(llm.model, self._settings.script, spec.environment_id)
             return
@@ -55,23 +56,53 @@ class ConfiguredBackends:
         async with open_endpoint(llm, key.get_secret_value() if key else "EMPTY") as client:
             yield OpenAIModel(client, llm, seed=spec.seed)
 
-    def _sandbox_spec(self, spec: RolloutSpec, environment: EnvironmentConfig) -> SandboxSpec:
-        limits = self._config.sandbox_config
-        return SandboxSpec(
-            name=f"realwork-{uuid.uuid4().hex}",
-            image=environment.docker_image,
-            network=environment.init_network if environment.init_commands else self._config.network(environment),
-            working_directory=environment.working_directory,
-            environment_variables=environment.environment_variables,
-            labels={
-                "realwork.run": spec.run_id,
-                "realwork.rollout": spec.rollout_id,
-                "realwork.attempt": str(spec.attempt),
-            },
-            deadline_s=longest_s(self._config, environment),
-            memory_mib=limits.memory_mib,
-            cpus=limits.cpus,
-            pids=limits.pids,
-            shm_mib=limits.shm_mib,
-            runtime=limits.runtime,
-        )
+
+class _DockerBackends(_ModelBackend):
+    """Containers of one engine."""
+
+    def __init__(self, settings: RolloutSettings, engine: "Engine") -> None:
+        super().__init__(settings)
+        self._engine = engine
+
+    async def ensure_image(self, environment: EnvironmentConfig) -> None:
+        """See `Backends.ensure_image`."""
+        from realwork.sandbox.image import ensure_image
+
+        await ensure_image(self._engine, environment.docker_image)
+
+    def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AbstractAsyncContextManager[Sandbox]:
+        """See `Backends.open_sandbox`."""
+        from realwork.sandbox.docker import open_container
+
+        return open_container(_sandbox_spec(self._settings, spec, environment), engine=self._engine)
+
+
+class _LocalBackends(_ModelBackend):
+    """Temporary folders of this machine, without isolation."""
+
+    async def ensure_image(self, environment: EnvironmentConfig) -> None:
+        """See `Backends.ensure_image`; there is no image."""
+
+    def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AbstractAsyncContextManager[Sandbox]:
+        """See `Backends.open_sandbox`."""
+        from realwork.sandbox.local import open_local
+
+        return open_local(_sandbox_spec(self._settings, spec, environment))
+
+
+def _sandbox_spec(settings: RolloutSettings, spec: RolloutSpec, environment: EnvironmentConfig) -> SandboxSpec:
+    config, limits = settings.config, settings.config.sandbox_config
+    return SandboxSpec(
+        name=f"realwork-{uuid.uuid4().hex}",
+        image=environment.docker_image,
+        network=environment.init_network if environment.init_commands else config.network(environment),
+        working_directory=environment.working_directory,
+        environment_variables=environment.environment_variables,
+        labels={labels.RUN: spec.run_id, labels.ROLLOUT: spec.rollout_id, labels.ATTEMPT: str(spec.attempt)},
+        deadline_s=longest_s(config, environment),
+        memory_mib=limits.memory_mib,
+        cpus=limits.cpus,
+        pids=limits.pids,
+        shm_mib=limits.shm_mib,
+        runtime=limits.runtime,
+    )

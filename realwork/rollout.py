@@ -1,7 +1,8 @@
 """One attempt of one rollout: open sandbox and model, play, grade, close.
 
 The one failure boundary: whatever happens becomes a `Trajectory` with a typed cause, and a failure of ours never
-becomes a reward. Everything opened is closed before the trajectory is returned, on every way out, cancellation included.
+becomes a reward. Everything opened is closed before the trajectory is returned, on every way out, cancellation
+included.
 """
 
 import asyncio
@@ -303,6 +304,14 @@ def lost_rollout(spec: RolloutSpec, settings: RolloutSettings, why: str) -> Traj
     attempt = _Attempt(spec, settings, NoHooks(), node_id="", queue_s=0.0, on_steps=None)
     attempt.fail(NodeError.cause, NodeError.__name__, why, retryable=True)
     return attempt.trajectory()
+
+
+def with_steps(lost: Trajectory, unfinished: Trajectory | None) -> Trajectory:
+    """`lost` with the steps and messages of the last unfinished record of the attempt, if it had handed one over."""
+    if unfinished is None:
+        return lost
+    kept = ("messages", "steps", "timing", "started_at", "node_id", "image_digest", "model", "base_url_host")
+    return lost.model_copy(update={name: getattr(unfinished, name) for name in kept})
 
 
 def summarize(trajectory: Trajectory) -> RolloutSummary:

@@ -1,0 +1,172 @@
+"""What a Python user calls: `run` plays a run file to its end."""
+
+import asyncio
+import json
+import logging
+import secrets
+import signal
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from realwork import __version__
+from realwork.config import SCRIPTED_PREFIX, RunConfig
+from realwork.distributed.cluster import connected, nodes, on_every_node, slots_that_fit
+from realwork.distributed.driver import Driver, Observer, RunResult, rollout_memory_mib
+from realwork.environment import PackedFolder
+from realwork.errors import InputError
+from realwork.model.scripted import load_script
+from realwork.preflight import engine_problems
+from realwork.rollout import RolloutSettings, summarize
+from realwork.runfile import RunFile
+from realwork.sandbox.files import pack_folder
+from realwork.schedule import EnvironmentProgress, Schedule
+from realwork.trajectories.read import trajectories
+from realwork.trajectories.run_directory import open_run
+from realwork.types import RolloutSpec, RolloutSummary
+
+_LOG = logging.getLogger(__name__)
+
+
+class SilentObserver:
+    """Tells nobody but the log."""
+
+    def started(self, directory: Path, planned: int, slots: int) -> None:
+        _LOG.info("%d rollouts, %d at once, into %s", planned, slots, directory)
+
+    def rollout_started(self, spec: RolloutSpec) -> None:
+        _LOG.debug("%s started", spec.trajectory_id)
+
+    def rollout_finished(self, summary: RolloutSummary, progress: list[EnvironmentProgress]) -> None:
+        _LOG.info("%s: %s", summary.spec.trajectory_id, summary.terminated_reason)
+
+    def note(self, message: str) -> None:
+        _LOG.warning("%s", message)
+
+
+def new_run_id() -> str:
+    """A name for a run: its time in UTC, and a few characters that tell runs of one second apart."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def run(
+    run_file: RunFile,
+    *,
+    run_id: str | None = None,
+    address: str | None = None,
+    observer: Observer | None = None,
+) -> RunResult:
+    """Play every rollout of `run_file` and write the trajectories.
+
+    A directory of the same `run_id` is taken up: what is graded there stays and is not played again. On SIGINT or
+    SIGTERM nothing more is started, what is in flight is cut, and the result says `interrupted`; on a second one
+    `KeyboardInterrupt` is raised at once. Call it from the main thread.
+
+    Args:
+        address: of the Ray cluster to join; null starts a local Ray for the length of the run.
+
+    Raises:
+        InputError: something that the run needs is missing; nothing was started.
+    """
+    observer = observer or SilentObserver()
+    run_id = run_id or new_run_id()
+    settings = _settings(run_file)
+    if address is None:
+        _raise_problems(run_file, engine_problems(run_file.config, on_progress=observer.note))
+    with connected(address):
+        slots = _slots(settings.config, run_file, observer.note, is_joined=address is not None)
+        directory = Path(run_file.config.rollout_config.trajectory_output_path) / run_id
+        open_run(directory, _run_json(run_file, run_id))
+        already = [summarize(trajectory) for trajectory in trajectories(directory)]
+        schedule = Schedule(run_file.config, run_id, already=already)
+        driver = Driver(settings, schedule, run_id=run_id, directory=directory, slots=slots, observer=observer)
+        return asyncio.run(_interruptible(driver, observer))
+
+
+def check_run(run_file: RunFile, *, address: str | None = None, on_progress: Callable[[str], None]) -> None:
+    """Find out whether `run_file` could be played now, and start nothing.
+
+    Raises:
+        InputError: with everything that is missing.
+    """
+    if address is None:
+        _raise_problems(run_file, engine_problems(run_file.config, on_progress=on_progress))
+    with connected(address):
+        _slots(_settings(run_file).config, run_file, on_progress, is_joined=address is not None)
+
+
+async def _interruptible(driver: Driver, observer: Observer) -> RunResult:
+    """Run `driver`; the first signal interrupts it, the second one cuts it off."""
+    loop = asyncio.get_running_loop()
+    playing = asyncio.create_task(driver.run())
+    interrupting: list[asyncio.Task[None]] = []
+
+    def on_signal() -> None:
+        if interrupting:
+            playing.cancel()
+            return
+        observer.note("Stopping: what is in flight is cut and written. Press Ctrl-C again to stop at once.")
+        interrupting.append(asyncio.create_task(driver.interrupt()))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        return await playing
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        for task in interrupting:
+            task.cancel()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _settings(run_file: RunFile) -> RolloutSettings:
+    config = run_file.config
+    llm = config.llm_config
+    script = load_script(Path(llm.model.removeprefix(SCRIPTED_PREFIX))) if llm.is_scripted else None
+    return RolloutSettings(
+        config=config.model_copy(update={"llm_config": llm.model_copy(update={"api_key": None})}),
+        api_key=llm.api_key,
+        script=script,
+        folders={
+            environment_id: tuple(PackedFolder(name=path.name, archive=pack_folder(path, path.name)) for path in paths)
+            for environment_id, paths in run_file.folders.items()
+        },
+        environments_json={each.id: run_file.environment_json(each.id) for each in config.environments},
+    )
+
+
+def _slots(config: RunConfig, run_file: RunFile, note: Callable[[str], None], *, is_joined: bool) -> int:
+    """How many rollouts run at once: as many as are wanted and fit on the nodes that can play them."""
+    found = nodes()
+    if is_joined:
+        problems = on_every_node(lambda: engine_problems(config), found)
+        found = [node for node in found if not problems[node.name]]
+        if not found:
+            _raise_problems(run_file, [f"node {name}: {each}" for name, said in problems.items() for each in said])
+    memory_mib = rollout_memory_mib(config)
+    fitting = slots_that_fit(found, memory_mib=memory_mib, cpus=config.sandbox_config.cpus)
+    wanted = config.rollout_config.max_parallel_rollouts
+    if fitting < wanted:
+        note(
+            f"{fitting} rollouts run at once, not {wanted}: each reserves {memory_mib} MiB of memory. "
+            "Lower sandbox_config.memory_mib to fit more."
+        )
+    return min(fitting, wanted)
+
+
+def _raise_problems(run_file: RunFile, problems: list[str]) -> None:
+    if problems:
+        raise InputError(f"{run_file.path}: {len(problems)} problem(s)", problems=problems)
+
+
+def _run_json(run_file: RunFile, run_id: str) -> str:
+    document: dict[str, Any] = {
+        "run_id": run_id,
+        "schema_version": 1,
+        "versions": {"realwork": __version__},
+        "run_file": json.loads(run_file.document),
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True) + "\n"

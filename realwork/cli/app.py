@@ -1,0 +1,68 @@
+"""The commands, and what becomes of an error: a sentence and an exit code, never a traceback for a user's mistake."""
+
+import logging
+import os
+import sys
+
+import click
+import typer
+
+from realwork import __version__
+from realwork.cli import inspection, machine, runs
+from realwork.cli.console import errors
+from realwork.errors import InputError, RealworkError
+
+app = typer.Typer(
+    name="realwork",
+    help="Rollouts of LLM agents that do software work in Docker containers, graded by tests, written as Parquet.\n\n"
+    "Start with 'realwork demo'; then 'realwork check FILE' and 'realwork run FILE' with a run file of your own.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("run")(runs.run)
+app.command("demo")(runs.demo)
+app.command("check")(runs.check)
+app.command("stats")(inspection.stats)
+app.command("show")(inspection.show)
+app.command("doctor")(machine.doctor)
+app.command("gc")(machine.gc)
+
+
+@app.command("version")
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def _say(error: InputError) -> int:
+    errors.print(f"error: {error}", markup=False)
+    if error.problems != (str(error),):
+        for problem in error.problems:
+            errors.print(f"  - {problem}", markup=False)
+    return 2
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        code = app(standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except InputError as error:
+        code = _say(error)
+    except RealworkError as error:
+        errors.print(f"error: {error}", markup=False)
+        code = 1
+    except typer.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        errors.print("Stopped. Containers that are left are removed by 'realwork gc'.", markup=False)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    logging.shutdown()
+    sys.exit(code)

@@ -1,0 +1,79 @@
+"""`doctor` and `gc`: the machine that rollouts run on."""
+
+import asyncio
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from realwork.cli.console import results
+from realwork.errors import SandboxError
+from realwork.sandbox.engine import Engine, open_engine
+from realwork.sandbox.reaper import GarbageReport, collect_garbage
+
+BASE_IMAGE = "realwork/base:bookworm"
+PACKAGES = ("realwork", "ray", "docker", "openai", "pydantic", "pyarrow")
+MIN_FREE_GIB = 5
+
+
+def doctor() -> None:
+    """Say what this machine has, what is missing, and what its engine cannot enforce.
+
+    Exit code 1: something is missing.
+    """
+    healthy = True
+    for ok, line in [*_machine(), *asyncio.run(_engine())]:
+        results.print(f"{'ok  ' if ok else 'BAD '} {line}", markup=False)
+        healthy = healthy and ok
+    raise typer.Exit(0 if healthy else 1)
+
+
+def _machine() -> Iterator[tuple[bool, str]]:
+    yield True, f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    yield True, f"{os.cpu_count()} CPUs, {memory_gib:.1f} GiB of memory"
+    free_gib = shutil.disk_usage(".").free / 2**30
+    yield free_gib >= MIN_FREE_GIB, f"{free_gib:.0f} GiB free in the current directory"
+
+
+async def _engine() -> list[tuple[bool, str]]:
+    try:
+        async with open_engine() as engine:
+            return [*_abilities(await engine.call("asking the engine", engine.client.info)), await _base_image(engine)]
+    except SandboxError as error:
+        return [(False, str(error))]
+
+
+def _abilities(info: dict[str, object]) -> Iterator[tuple[bool, str]]:
+    yield True, f"Docker engine {info['ServerVersion']}, {info['Driver']}, cgroup v{info.get('CgroupVersion', '1')}"
+    for key, what in (("MemoryLimit", "memory"), ("CpuCfsQuota", "CPU"), ("PidsLimit", "process")):
+        can = bool(info.get(key))
+        yield can, f"the engine {'enforces' if can else 'CANNOT enforce'} {what} limits"
+
+
+async def _base_image(engine: Engine) -> tuple[bool, str]:
+    images = await engine.call("listing images", engine.client.images, name=BASE_IMAGE)
+    if images:
+        return True, f"image {BASE_IMAGE}"
+    return False, f"image {BASE_IMAGE} is missing; make it with cluster/setup.sh (or make setup)"
+
+
+def gc(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also remove the containers of runs that still go on.")
+    ] = False,
+) -> None:
+    """Remove containers of realwork whose run is gone. Containers of others are never touched."""
+    report = asyncio.run(_collect(everything))
+    for name in report.removed:
+        results.print(f"removed {name}", markup=False)
+    results.print(f"{len(report.removed)} removed, {len(report.kept)} kept because their run goes on", markup=False)
+
+
+async def _collect(everything: bool) -> GarbageReport:
+    async with open_engine() as engine:
+        return await collect_garbage(engine, everything=everything)

@@ -1,0 +1,233 @@
+"""`run`, `demo` and `check`: what plays a run file, or says whether it could be played."""
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from realwork.cli import options
+from realwork.cli.console import errors, number, results, seconds, set_up_logging
+from realwork.cli.progress import Progress
+from realwork.errors import InputError
+from realwork.runfile import RunFile, load_run_file
+
+if TYPE_CHECKING:
+    from realwork.distributed.driver import RunResult
+
+LOCAL_WARNING = (
+    "WARNING: --sandbox local gives NO ISOLATION. Commands run on this machine, as this user, in a temporary folder.\n"
+    "Use it only with models and tasks that you trust; no container, no limits, no network cut."
+)
+File = Annotated[Path, typer.Argument(help="The run file: JSON, YAML or TOML.", metavar="FILE", show_default=False)]
+SandboxKind = Annotated[
+    Literal["docker", "local"] | None,
+    typer.Option("--sandbox", help="Where the agents work; 'local' is this machine, WITHOUT isolation."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="The Ray cluster to join, 'auto' for the one on this machine; else a local Ray is started.",
+        envvar="RAY_ADDRESS",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no table, only warnings and errors.")]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+    typer.Option(help="From which level the log is shown.", case_sensitive=False),
+]
+
+
+def run(
+    file: File,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Also write the trajectories as JSON to this file, with FILE.stats.json beside it."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the file, say what would run, start nothing.")
+    ] = False,
+    quiet: Quiet = False,
+    log_level: LogLevel = "WARNING",
+    run_id: Annotated[
+        str | None, typer.Option(help="The name of the run and of its directory.", show_default="time and a short hash")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="The directory of an earlier run: play only what is missing there.")
+    ] = None,
+    address: Address = None,
+    sandbox: SandboxKind = None,
+    llm_model: options.LlmModel = None,
+    llm_api_key: options.LlmApiKey = None,
+    llm_base_url: options.LlmBaseUrl = None,
+    llm_temperature: options.LlmTemperature = None,
+    llm_max_tokens: options.LlmMaxTokens = None,
+    llm_timeout: options.LlmTimeout = None,
+    llm_caching: options.LlmCaching = None,
+    llm_cache_size: options.LlmCacheSize = None,
+    llm_max_context_messages: options.LlmMaxContextMessages = None,
+    llm_max_output_length: options.LlmMaxOutputLength = None,
+    llm_disable_token_tracking: options.LlmDisableTokenTracking = False,
+    llm_disable_high_usage_warnings: options.LlmDisableHighUsageWarnings = False,
+) -> None:
+    """Play the rollouts of a run file and write their trajectories.
+
+    Exit code 0: every rollout is graded or was made unnecessary by episode control; 1: some are not;
+    2: the input is wrong; 130: interrupted.
+    """
+    set_up_logging(log_level.upper())
+    overrides = {
+        "llm_config": options.given(
+            model=llm_model,
+            api_key=llm_api_key,
+            base_url=llm_base_url,
+            temperature=llm_temperature,
+            max_tokens=llm_max_tokens,
+            timeout=llm_timeout,
+            enable_caching=llm_caching,
+            cache_size=llm_cache_size,
+            max_context_messages=llm_max_context_messages,
+            max_output_length=llm_max_output_length,
+            track_token_usage=False if llm_disable_token_tracking else None,
+            warn_high_usage=False if llm_disable_high_usage_warnings else None,
+        ),
+        "sandbox_config": options.given(kind=sandbox),
+        "rollout_config": options.given(trajectory_output_path=str(resume.absolute().parent) if resume else None),
+    }
+    run_file = load_run_file(file, overrides=overrides, needs_key=not dry_run)
+    _warn(run_file)
+    if dry_run:
+        _print_plan(run_file)
+        return
+    _play(run_file, run_id=_run_id(run_id, resume), address=address, output=output, quiet=quiet)
+
+
+def demo(
+    sandbox: SandboxKind = None,
+    address: Address = None,
+    log_level: LogLevel = "WARNING",
+) -> None:
+    """Play the calculator example with the built-in scripted model: no key, no network, a few seconds."""
+    set_up_logging(log_level.upper())
+    file = _example("calculator_api")
+    run_file = load_run_file(file, overrides={"sandbox_config": options.given(kind=sandbox)})
+    _warn(run_file)
+    result = _play(run_file, run_id=None, address=address, output=None, quiet=False, exits=False)
+    directory = Path(os.path.relpath(result.directory))
+    results.print(
+        "\nTry next:\n"
+        f"  realwork stats {directory}\n"
+        f"  realwork show {directory}\n"
+        f"  realwork run {os.path.relpath(file)} --llm-model anthropic/claude-sonnet-4   (with OPENROUTER_API_KEY set)",
+        markup=False,
+    )
+    raise typer.Exit(result.exit_code)
+
+
+def check(file: File, address: Address = None, sandbox: SandboxKind = None) -> None:
+    """Check all that a run needs: the file, the key, the engine, the images, the plugins, the cluster."""
+    from realwork.api import check_run
+
+    run_file = load_run_file(file, overrides={"sandbox_config": options.given(kind=sandbox)})
+    _warn(run_file)
+    check_run(run_file, address=address, on_progress=_note)
+    _print_plan(run_file)
+    where = f"the cluster at {address}" if address else "this machine"
+    results.print(f"ok: {file} can be run on {where}", markup=False)
+
+
+def _play(
+    run_file: RunFile, *, run_id: str | None, address: str | None, output: Path | None, quiet: bool, exits: bool = True
+) -> "RunResult":
+    from realwork.analysis.export.seed_json import export_json
+    from realwork.api import run as play
+
+    with Progress(quiet=quiet) as progress:
+        result = play(run_file, run_id=run_id, address=address, observer=progress)
+    directory = Path(result.directory)
+    if output is not None:
+        export_json(directory, output)
+    _report(result, directory, quiet=quiet)
+    if exits:
+        raise typer.Exit(result.exit_code)
+    return result
+
+
+def _report(result: "RunResult", directory: Path, *, quiet: bool) -> None:
+    if not quiet:
+        _print_results(directory)
+        results.print(f"\n{seconds(result.duration_s)}. Parquet: {directory / 'trajectories'}", markup=False)
+    if result.aborted:
+        _note(f"The run was stopped: {result.aborted}")
+    for cause, count in result.failures.items():
+        _note(f"{count} without a grade: {cause}")
+    if result.exit_code in (1, 130):
+        _note(f"To play what is missing: realwork run FILE --resume {directory}")
+
+
+def _print_results(directory: Path) -> None:
+    from realwork.analysis.stats import stats
+
+    table = Table("Environment", "Rollouts", "Graded", "Successful", "Mean reward", "Steps", "Seconds")
+    for environment_id, each in stats(directory).environments.items():
+        table.add_row(
+            Text(environment_id),
+            str(each.rollouts),
+            str(each.graded),
+            str(each.successful),
+            number(each.mean_reward),
+            number(each.mean_steps, ".1f"),
+            number(each.mean_duration_s, ".1f"),
+        )
+    results.print(table)
+
+
+def _print_plan(run_file: RunFile) -> None:
+    config = run_file.config
+    table = Table("Environment", "Episodes", "Image", "Tests", "Network")
+    for each in config.environments:
+        episodes = config.episode_control_config.episodes_per_environment
+        table.add_row(
+            Text(each.id), str(episodes), Text(each.docker_image), str(len(each.unit_tests)), Text(config.network(each))
+        )
+    results.print(table)
+    total = len(config.environments) * config.episode_control_config.episodes_per_environment
+    results.print(
+        f"{total} rollouts, at most {config.rollout_config.max_parallel_rollouts} at once, "
+        f"with {config.llm_config.model}; trajectories go to {config.rollout_config.trajectory_output_path}",
+        markup=False,
+    )
+
+
+def _run_id(run_id: str | None, resume: Path | None) -> str | None:
+    if resume is not None:
+        if run_id is not None:
+            raise InputError("--run-id and --resume cannot be given together: the directory of --resume has a name")
+        if not (resume / "run.json").is_file():
+            raise InputError(f"--resume: {resume} is no run directory; it has no run.json")
+        return resume.absolute().name
+    if run_id is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_id):
+        raise InputError(f"--run-id: '{run_id}' can be no directory name; use letters, digits, dot, dash, underscore")
+    return run_id
+
+
+def _example(name: str) -> Path:
+    """The run file of an example, beside the package in a checkout."""
+    file = Path(__file__).parents[2] / "examples" / name / "run.json"
+    if not file.is_file():
+        raise InputError(f"the example stands in realwork's source tree; {file} is not there")
+    return file
+
+
+def _warn(run_file: RunFile) -> None:
+    for warning in run_file.warnings:
+        _note(f"warning: {warning}")
+    if run_file.config.sandbox_config.kind == "local":
+        _note(LOCAL_WARNING)
+
+
+def _note(message: str) -> None:
+    errors.print(message, markup=False)

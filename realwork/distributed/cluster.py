@@ -1,0 +1,104 @@
+"""The Ray that a run uses: joined or started, and how many rollouts its nodes can hold."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ray
+from pydantic import Field
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from realwork.errors import InputError
+from realwork.types import Record
+
+LOCAL_OBJECT_STORE_MIB = 512
+EXAMINE_TIMEOUT_S = 60.0
+
+
+class Node(Record):
+    """A living node; `memory_mib` and `cpus` are what Ray may give away of it."""
+
+    node_id: str
+    name: str
+    memory_mib: int = Field(ge=0)
+    cpus: float
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Ray for the length of the block: the cluster at `address`, or a local one of our own when that is null.
+
+    Raises:
+        InputError: no cluster answers at `address`, or it refuses us.
+    """
+    if address is None:
+        # Containers have limits of their own; Ray's monitor would blame our actors for their memory.
+        os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=LOCAL_OBJECT_STORE_MIB << 20,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        _join(address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        raise InputError(
+            f"no Ray cluster could be joined at '{address}': {error}. Start one with 'ray start --head', check the "
+            "address, or leave --address and RAY_ADDRESS out for a local run; a cluster with token authentication "
+            "needs RAY_AUTH_MODE=token and its token here."
+        ) from error
+
+
+def nodes() -> list[Node]:
+    """The living nodes of the cluster that we are connected to."""
+    return [
+        Node(
+            node_id=node["NodeID"],
+            name=node["NodeManagerHostname"],
+            memory_mib=int(node["Resources"].get("memory", 0)) >> 20,
+            cpus=node["Resources"].get("CPU", 0.0),
+        )
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
+
+
+def slots_that_fit(found: list[Node], *, memory_mib: int, cpus: float) -> int:
+    """How many rollouts of `memory_mib` each the nodes hold at once; those with too few CPUs for one hold none.
+
+    Raises:
+        InputError: not even one fits anywhere.
+    """
+    fitting = [node.memory_mib // memory_mib for node in found if node.cpus >= cpus]
+    if sum(fitting) > 0:
+        return sum(fitting)
+    largest = max((node.memory_mib for node in found), default=0)
+    most_cpus = max((node.cpus for node in found), default=0)
+    raise InputError(
+        f"sandbox_config: one rollout needs {memory_mib} MiB of memory and {cpus:g} CPUs, but no node has more than "
+        f"{largest} MiB and {most_cpus:g} CPUs. Lower memory_mib or cpus, or add a larger node."
+    )
+
+
+def on_every_node(examine: Callable[[], list[str]], found: list[Node]) -> dict[str, list[str]]:
+    """The problems that `examine` finds on each node, by the node's name."""
+    task = ray.remote(examine)
+    asked = {
+        node.name: task.options(
+            num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+        ).remote()
+        for node in found
+    }
+    return {name: ray.get(answer, timeout=EXAMINE_TIMEOUT_S) for name, answer in asked.items()}

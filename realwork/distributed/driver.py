@@ -1,0 +1,243 @@
+"""The driver: plans the run, keeps the actors busy, and tells what became of every rollout.
+
+Guarantees: a rollout is started once at a time; every started one ends with a row, written by its actor or, if that is
+gone, by the store; no rollout waits for ever, whatever its actor does. Trajectories never pass through here.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from realwork.config import RunConfig
+from realwork.distributed.actors import RolloutActor, StoreActor
+from realwork.errors import StoreError
+from realwork.rollout import OVERTIME_S, RolloutSettings, longest_s, lost_rollout
+from realwork.schedule import EnvironmentProgress, Schedule
+from realwork.types import Record, RolloutSpec, RolloutSummary
+
+ACTOR_MIB = 200
+STOP_GRACE_S = 20.0
+
+
+class Observer(Protocol):
+    """Is told what happens, in the driver's process; must not block."""
+
+    def started(self, directory: Path, planned: int, slots: int) -> None:
+        """The run begins, with so many rollouts to play and at most `slots` of them at once."""
+
+    def rollout_started(self, spec: RolloutSpec) -> None:
+        """An attempt begins."""
+
+    def rollout_finished(self, summary: RolloutSummary, progress: list[EnvironmentProgress]) -> None:
+        """An attempt has its row."""
+
+    def note(self, message: str) -> None:
+        """Something that the user should know."""
+
+
+class RunResult(Record):
+    """How a run ended.
+
+    Attributes:
+        failures: rollouts without a grade that get no new attempt, by cause.
+        aborted: why the run could not go on, null if it did.
+    """
+
+    run_id: str
+    directory: str
+    environments: tuple[EnvironmentProgress, ...]
+    failures: dict[str, int]
+    interrupted: bool = False
+    aborted: str | None = None
+    duration_s: float
+
+    @property
+    def exit_code(self) -> int:
+        """0: every planned rollout is graded or was made unnecessary; 1: some are not; 130: interrupted."""
+        if self.interrupted:
+            return 130
+        done = all(each.graded + each.skipped == each.planned for each in self.environments)
+        return 0 if done and self.aborted is None else 1
+
+
+class Driver:
+    """One run on the Ray that this process is connected to."""
+
+    def __init__(
+        self,
+        settings: RolloutSettings,
+        schedule: Schedule,
+        *,
+        run_id: str,
+        directory: Path,
+        slots: int,
+        observer: Observer,
+    ) -> None:
+        self._settings = settings
+        self._schedule = schedule
+        self._run_id = run_id
+        self._directory = directory
+        self._slots = slots
+        self._observer = observer
+        self._failures: Counter[str] = Counter()
+        self._changed = asyncio.Condition()
+        self._slots_in_use: set[_Slot] = set()
+        self._stopping = False
+        self._interrupted = False
+        self._aborted: str | None = None
+        self._began = time.monotonic()
+
+    async def run(self) -> RunResult:
+        """Play every rollout of the schedule."""
+        store: Any = ray.remote(StoreActor).options(**_store_options()).remote(str(self._directory))
+        shared = ray.put(self._settings)
+        planned = sum(each.waiting for each in self._schedule.progress())
+        slots = min(self._slots, planned)
+        self._observer.started(self._directory, planned, slots)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(slots):
+                    tasks.create_task(self._keep_busy(_Slot(self._settings, shared, store)))
+            await store.close.remote()
+        except* (RayError, StoreError) as group:
+            self._aborted = str(group.exceptions[0])
+        finally:
+            ray.kill(store)
+        return self._result()
+
+    async def interrupt(self) -> None:
+        """Start nothing more and cut what is in flight; `run` returns soon, with what is stuck killed."""
+        self._interrupted = True
+        self._stop()
+        async with self._changed:
+            self._changed.notify_all()
+        await asyncio.sleep(STOP_GRACE_S)
+        for slot in self._slots_in_use:
+            slot.kill()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for slot in self._slots_in_use:
+            slot.stop()
+
+    async def _keep_busy(self, slot: "_Slot") -> None:
+        """Play one rollout after the other in `slot`, until there are no more."""
+        self._slots_in_use.add(slot)
+        try:
+            while (spec := await self._next()) is not None:
+                self._observer.rollout_started(spec)
+                await self._record(await slot.play(spec, queue_s=time.monotonic() - self._began))
+        finally:
+            self._slots_in_use.discard(slot)
+            slot.kill()
+
+    async def _next(self) -> RolloutSpec | None:
+        """The next rollout, as soon as there is one; null when there will be none."""
+        async with self._changed:
+            while not self._stopping:
+                if (spec := self._schedule.next()) is not None:
+                    return spec
+                if self._schedule.finished:
+                    return None
+                await self._changed.wait()
+        return None
+
+    async def _record(self, summary: RolloutSummary) -> None:
+        async with self._changed:
+            before = {each.environment_id: each.failed for each in self._schedule.progress()}
+            self._schedule.record(summary)
+            progress = self._schedule.progress()
+            failed = sum(each.failed - before[each.environment_id] for each in progress)
+            if failed:
+                self._failures[summary.failure_cause or "unknown"] += failed
+            if summary.aborts_run and not self._stopping:
+                self._aborted = summary.error_message
+                self._stop()
+            self._changed.notify_all()
+        self._observer.rollout_finished(summary, progress)
+
+    def _result(self) -> RunResult:
+        return RunResult(
+            run_id=self._run_id,
+            directory=str(self._directory),
+            environments=tuple(self._schedule.progress()),
+            failures=dict(self._failures),
+            interrupted=self._interrupted,
+            aborted=self._aborted,
+            duration_s=time.monotonic() - self._began,
+        )
+
+
+class _Slot:
+    """A place for one rollout at a time: an actor that is replaced when it is lost or worn out."""
+
+    def __init__(self, settings: RolloutSettings, shared: Any, store: Any) -> None:
+        self._settings = settings
+        self._shared = shared
+        self._store = store
+        self._actor: Any = None
+        self._played = 0
+
+    async def play(self, spec: RolloutSpec, *, queue_s: float) -> RolloutSummary:
+        """The outcome of `spec`, which stands in the dataset.
+
+        Raises:
+            StoreError: its row could not be written.
+            RayError: the store is gone.
+        """
+        config = self._settings.config
+        bound_s = longest_s(config, config.environment(spec.environment_id)) + OVERTIME_S
+        try:
+            async with asyncio.timeout(bound_s):
+                summary: RolloutSummary = await (await self._open()).run.remote(spec, queue_s)
+        except TimeoutError:
+            return await self._lost(spec, f"the rollout's process gave no answer for {bound_s:g} s")
+        except RayActorError as error:
+            return await self._lost(spec, f"the rollout's process is gone: {error}")
+        self._played += 1
+        if self._played == config.rollout_config.rollouts_per_actor:
+            self.kill()
+        return summary
+
+    async def _open(self) -> Any:
+        if self._actor is None:
+            self._played = 0
+            self._actor = ray.remote(RolloutActor).options(**self._options()).remote()
+            await self._actor.setup.remote(self._shared, self._store)
+        return self._actor
+
+    def _options(self) -> dict[str, Any]:
+        return {"num_cpus": 0, "memory": rollout_memory_mib(self._settings.config) << 20, "max_restarts": 0}
+
+    async def _lost(self, spec: RolloutSpec, why: str) -> RolloutSummary:
+        self.kill()
+        summary: RolloutSummary = await self._store.commit_lost.remote(lost_rollout(spec, self._settings, why))
+        return summary
+
+    def stop(self) -> None:
+        """Cut what is being played."""
+        if self._actor is not None:
+            self._actor.stop.remote()
+
+    def kill(self) -> None:
+        """End the actor's process; the next rollout gets a new one."""
+        if self._actor is not None:
+            ray.kill(self._actor)
+            self._actor = None
+
+
+def rollout_memory_mib(config: RunConfig) -> int:
+    """What one rollout in flight reserves: its sandbox's limit and its process."""
+    return config.sandbox_config.memory_mib + ACTOR_MIB
+
+
+def _store_options() -> dict[str, Any]:
+    """The store stands on the driver's node, where the output path was checked; it restarts from disk alone."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3, "scheduling_strategy": here}
