@@ -1,8 +1,8 @@
 """Loads a run file: JSON, YAML or TOML, flags on top, every mistake named at once.
 
 Guarantees: what comes back can be run as far as this machine can tell without an engine; `document`, `warnings` and
-every problem are free of secrets. The old keys, references and the key follow the rules of `runfile_draft`,
-`runfile_references` and `runfile_checks`.
+every problem are free of secrets. The old keys, references and the key follow the rules of `draft`,
+`references` and `checks`.
 """
 
 import json
@@ -15,13 +15,11 @@ from pydantic import Field, SecretStr
 
 from realwork.config import RunConfig
 from realwork.errors import InputError
-from realwork.runfile_checks import check_output, check_output_of, find_folders, find_key, find_script
-from realwork.runfile_draft import Draft
-from realwork.runfile_read import Loc, read_source
-from realwork.runfile_secrets import HIDDEN, REFERENCE, hide_value, scrub
+from realwork.runfile.checks import check_output_of, find_folders, find_key, find_script
+from realwork.runfile.draft import Draft
+from realwork.runfile.read import Loc, read_source
+from realwork.runfile.secrets import HIDDEN, REFERENCE, hide_value, scrub
 from realwork.types import Record
-
-__all__ = ["RunFile", "check_output", "load_run_file"]
 
 
 class RunFile(Record):

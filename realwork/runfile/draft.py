@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from realwork.config import DUPLICATE_IDS, RunConfig
-from realwork.runfile_problems import OLD_KEYS, missing_key, unknown_key, wrong_value
-from realwork.runfile_read import Loc, Source, Unusable, place
-from realwork.runfile_references import referred_secrets, replace_references, takes_references
+from realwork.runfile.problems import OLD_KEYS, missing_key, unknown_key, wrong_value
+from realwork.runfile.read import Loc, Source, Unusable, place
+from realwork.runfile.references import referred_secrets, replace_references, takes_references
 
 PLACEHOLDER_KEY = "your-api-key-here"
 MOST_ROUNDS = 20

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from realwork.config import SCRIPTED_PREFIX, LlmConfig, RunConfig
 from realwork.errors import InputError
 from realwork.model.scripted import load_script
-from realwork.runfile_draft import PLACEHOLDER_KEY, Draft
-from realwork.runfile_references import replace_references
-from realwork.runfile_secrets import REFERENCE
+from realwork.runfile.draft import PLACEHOLDER_KEY, Draft
+from realwork.runfile.references import replace_references
+from realwork.runfile.secrets import REFERENCE
 
 KEY_VARIABLES = ("OPENROUTER_API_KEY", "OPENAI_API_KEY")
 LOCAL_KEY = "EMPTY"

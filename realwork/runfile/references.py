@@ -8,8 +8,8 @@ prompts, commands and tests, where `${NAME}` is the shell's.
 import re
 from collections.abc import Mapping
 
-from realwork.runfile_read import Loc
-from realwork.runfile_secrets import REFERENCE, is_secret_name
+from realwork.runfile.read import Loc
+from realwork.runfile.secrets import REFERENCE, is_secret_name
 
 _REFERENCE_OR_ESCAPE = re.compile(rf"\$\$\{{|{REFERENCE.pattern}")
 

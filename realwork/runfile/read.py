@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from realwork.errors import InputError
-from realwork.runfile_secrets import masked_line
+from realwork.runfile.secrets import masked_line
 
 Loc = tuple[int | str, ...]
 MOST_LEVELS = 100

@@ -22,7 +22,7 @@ from realwork.config import (
     SandboxConfig,
     TimeoutConfig,
 )
-from realwork.runfile_read import Loc, kind_of
+from realwork.runfile.read import Loc, kind_of
 
 OLD_KEYS: Mapping[str, tuple[str, str]] = {
     "llm_model": ("llm_config", "model"),
