@@ -24,7 +24,6 @@ from realwork.trajectories.rows import rows
 from realwork.types import Trajectory
 
 MAX_ROWS_PER_PART = 256
-LOCK_WAIT_S = 10.0
 
 
 class _Waiting(NamedTuple):
@@ -47,11 +46,14 @@ class TrajectoryStore:
     Opening reads the ids of the parts that are there and removes what a killed writer left behind. It blocks, for
     seconds at most; everything else does its writing in a thread.
 
+    Args:
+        lock_wait_s: how long a writer that is about to end may keep this one waiting.
+
     Raises:
         StoreError: the directory cannot be written or read, or another process writes there.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, lock_wait_s: float = 10.0) -> None:
         self._directory = directory
         self._folder = directory / FOLDER
         self._committed: set[str] = set()
@@ -62,7 +64,8 @@ class TrajectoryStore:
         with blame(StoreError, f"{directory} cannot be used as a run directory"):
             self._folder.mkdir(parents=True, exist_ok=True)
             sync_directory(directory)
-            self._lock = _lock(self._folder)
+            sync_directory(directory.parent)
+            self._lock = _lock(self._folder, lock_wait_s)
         try:
             self._next_number = self._take_up()
         except BaseException:
@@ -195,7 +198,7 @@ def _refuse(waiting: _Waiting, error: StoreError) -> None:
         waiting.answer.set_exception(StoreError(str(error)))
 
 
-def _lock(folder: Path) -> int:
+def _lock(folder: Path, wait_s: float) -> int:
     """A descriptor that keeps other writers out of `folder` until it is closed, or its process has ended.
 
     Raises:
@@ -203,7 +206,7 @@ def _lock(folder: Path) -> int:
         OSError: the folder cannot be opened.
     """
     descriptor = os.open(folder, os.O_RDONLY)
-    end = time.monotonic() + LOCK_WAIT_S
+    end = time.monotonic() + wait_s
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
