@@ -34,16 +34,21 @@ async def open_local(spec: SandboxSpec) -> AsyncIterator["LocalSandbox"]:
     Raises:
         SandboxError: the folder cannot be made.
     """
-    try:
-        root = Path(os.path.realpath(tempfile.mkdtemp(prefix="realwork-")))
-    except OSError as error:
-        raise SandboxError(f"No temporary folder for the local sandbox: {error}") from error
+    root = _make_root()
     sandbox = LocalSandbox(root, spec)
     try:
-        (root / WORK).mkdir()
         yield sandbox
     finally:
         await uncancelled(sandbox.close())
+
+
+def _make_root() -> Path:
+    try:
+        root = Path(tempfile.mkdtemp(prefix="realwork-")).resolve()
+        (root / WORK).mkdir()
+    except OSError as error:
+        raise SandboxError(f"No temporary folder for the local sandbox: {error}") from error
+    return root
 
 
 class LocalSandbox:
