@@ -1,4 +1,7 @@
-"""The commands, and what becomes of an error: a sentence and an exit code, never a traceback for a user's mistake."""
+"""The commands, and what becomes of an error: a sentence and an exit code, never a traceback for a user's mistake.
+
+A command imports what it needs when it runs, so that help and mistakes are answered at once.
+"""
 
 import logging
 import os

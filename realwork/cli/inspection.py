@@ -8,11 +8,9 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from realwork.analysis.stats import stats as compute_stats
 from realwork.cli.console import number, results, seconds
 from realwork.errors import InputError
 from realwork.text import shorten
-from realwork.trajectories.read import find, trajectories
 from realwork.types import Message, Trajectory
 
 Directory = Annotated[
@@ -28,6 +26,8 @@ def show(
     ] = None,
 ) -> None:
     """List the trajectories of a run, or show one: its messages, tool calls, results and tests."""
+    from realwork.trajectories.read import find
+
     if trajectory_id is None:
         _list(directory)
         return
@@ -38,6 +38,8 @@ def show(
 
 
 def _list(directory: Path) -> None:
+    from realwork.trajectories.read import trajectories
+
     table = Table("Trajectory", "Status", "Ended by", "Reward", "Tests", "Steps", "Seconds")
     for each in trajectories(directory):
         tests = f"{each.tests_passed}/{len(each.test_results)}" if each.graded else "-"
@@ -90,6 +92,8 @@ def stats(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Success rate, rewards, pass@k, durations, tokens, cost, and failures by cause."""
+    from realwork.analysis.stats import stats as compute_stats
+
     numbers = compute_stats(directory)
     if as_json:
         typer.echo(numbers.model_dump_json(indent=2))

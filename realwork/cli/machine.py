@@ -6,14 +6,16 @@ import platform
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from realwork.cli.console import results
 from realwork.errors import SandboxError
-from realwork.sandbox.engine import Engine, open_engine
-from realwork.sandbox.reaper import GarbageReport, collect_garbage
+
+if TYPE_CHECKING:
+    from realwork.sandbox.engine import Engine
+    from realwork.sandbox.reaper import GarbageReport
 
 BASE_IMAGE = "realwork/base:bookworm"
 PACKAGES = ("realwork", "ray", "docker", "openai", "pydantic", "pyarrow")
@@ -41,6 +43,8 @@ def _machine() -> Iterator[tuple[bool, str]]:
 
 
 async def _engine() -> list[tuple[bool, str]]:
+    from realwork.sandbox.engine import open_engine
+
     try:
         async with open_engine() as engine:
             return [*_abilities(await engine.call("asking the engine", engine.client.info)), await _base_image(engine)]
@@ -55,7 +59,7 @@ def _abilities(info: dict[str, object]) -> Iterator[tuple[bool, str]]:
         yield can, f"the engine {'enforces' if can else 'CANNOT enforce'} {what} limits"
 
 
-async def _base_image(engine: Engine) -> tuple[bool, str]:
+async def _base_image(engine: "Engine") -> tuple[bool, str]:
     images = await engine.call("listing images", engine.client.images, name=BASE_IMAGE)
     if images:
         return True, f"image {BASE_IMAGE}"
@@ -74,6 +78,9 @@ def gc(
     results.print(f"{len(report.removed)} removed, {len(report.kept)} kept because their run goes on", markup=False)
 
 
-async def _collect(everything: bool) -> GarbageReport:
+async def _collect(everything: bool) -> "GarbageReport":
+    from realwork.sandbox.engine import open_engine
+    from realwork.sandbox.reaper import collect_garbage
+
     async with open_engine() as engine:
         return await collect_garbage(engine, everything=everything)

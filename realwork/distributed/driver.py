@@ -15,7 +15,8 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from realwork.config import RunConfig
-from realwork.distributed.actors import RolloutActor, StoreActor
+from realwork.distributed.rollout_actor import RolloutActor
+from realwork.distributed.store_actor import StoreActor
 from realwork.errors import StoreError
 from realwork.rollout import OVERTIME_S, RolloutSettings, longest_s, lost_rollout
 from realwork.schedule import EnvironmentProgress, Schedule

@@ -1,52 +1,18 @@
-"""The two kinds of actors: one for each rollout in flight, and the central one that owns the run's directory.
+"""The actor that plays one rollout at a time, each with a sandbox and a model of its own.
 
-An actor method builds arguments, calls a plain function and hands on the value. A trajectory goes from the rollout's
-actor to the store, which answers when it is durable; the driver gets a summary.
+It loads neither the Parquet library nor, before a rollout needs them, engine and client: its start is on the way of every
+run. A trajectory goes from here to the store, which answers when it is durable; the driver gets a summary.
 """
 
 import asyncio
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 from realwork.backends import open_backends
 from realwork.errors import RunAborted
 from realwork.plugins.hooks import NoHooks
-from realwork.rollout import Backends, RolloutSettings, run_rollout, summarize, with_steps
-from realwork.trajectories.read import find
-from realwork.trajectories.store import TrajectoryStore
+from realwork.rollout import Backends, RolloutSettings, run_rollout
 from realwork.types import RolloutSpec, RolloutSummary, Trajectory
-
-
-class StoreActor:
-    """The only writer of `directory`."""
-
-    def __init__(self, directory: str) -> None:
-        self._directory = Path(directory)
-        self._store = TrajectoryStore(self._directory)
-
-    async def commit(self, trajectory: Trajectory) -> RolloutSummary:
-        """Write `trajectory` and answer what stands in the dataset for its id, which may be an earlier commit.
-
-        Raises:
-            StoreError: it could not be written.
-        """
-        ack = await self._store.commit(trajectory)
-        if ack.duplicate:
-            trajectory = await asyncio.to_thread(lambda: next(find(self._directory, ack.trajectory_id)))
-        return summarize(trajectory)
-
-    async def progress(self, trajectory: Trajectory) -> None:
-        """Hold the unfinished record of a running attempt."""
-        self._store.progress(trajectory)
-
-    async def commit_lost(self, lost: Trajectory) -> RolloutSummary:
-        """Write the row of an attempt whose process is gone, with the steps that it had handed over."""
-        return await self.commit(with_steps(lost, self._store.take_progress(lost.spec.trajectory_id)))
-
-    async def close(self) -> None:
-        """Finish writing."""
-        await self._store.close()
 
 
 class RolloutActor:
