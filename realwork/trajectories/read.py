@@ -4,23 +4,22 @@ Guarantees: only complete part files are looked at; memory is bounded by a few r
 size of the run.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as fs
 
-from realwork.errors import InputError, StoreError
-from realwork.trajectories.parts import FOLDER, part_files
+from realwork.errors import InputError, StoreError, blame
+from realwork.trajectories.parts import FOLDER, ids_in, part_files, scan
 from realwork.trajectories.rows import trajectory
 from realwork.trajectories.run_directory import RUN_FILE, is_run_directory
 from realwork.trajectories.schema import SCHEMA
 from realwork.types import Trajectory
 
-_NARROW_BATCH_ROWS = 4096
-_WIDE_BATCH_ROWS = 8
+_BATCH_ROWS = 8
 
 
 def run_directories(directory: Path) -> list[Path]:
@@ -44,10 +43,12 @@ def run_directories(directory: Path) -> list[Path]:
 def read(directory: Path) -> ds.Dataset:
     """The rows of a run, or of every run in a `trajectory_output_path`, in the order of their commits.
 
+    A dataset keeps the footer of every part it has read; the functions below do not.
+
     Raises:
         InputError: there is no run.
     """
-    parts = [str(part.resolve()) for run in run_directories(directory) for part in part_files(run)]
+    parts = [str(part.resolve()) for part in _parts(directory)]
     return ds.FileSystemDataset.from_paths(
         parts, schema=SCHEMA, format=ds.ParquetFileFormat(), filesystem=fs.LocalFileSystem()
     )
@@ -60,7 +61,7 @@ def batches(directory: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
         InputError: there is no run.
         StoreError: a part cannot be read.
     """
-    return _scan(read(directory).scanner(columns=list(columns), batch_size=_NARROW_BATCH_ROWS))
+    return (batch for part in _parts(directory) for batch in _scan(part, columns))
 
 
 def trajectories(directory: Path) -> Iterator[Trajectory]:
@@ -70,7 +71,7 @@ def trajectories(directory: Path) -> Iterator[Trajectory]:
         InputError: there is no run.
         StoreError: a part cannot be read.
     """
-    return _records(read(directory))
+    return (record for part in _parts(directory) for record in _records(part))
 
 
 def find(directory: Path, trajectory_id: str) -> Iterator[Trajectory]:
@@ -80,25 +81,36 @@ def find(directory: Path, trajectory_id: str) -> Iterator[Trajectory]:
         InputError: there is no run.
         StoreError: a part cannot be read.
     """
-    name = pc.field("trajectory_id")
-    dataset = read(directory)
-    exact = name == trajectory_id
-    if dataset.count_rows(filter=exact):
-        return _records(dataset, exact)
-    return _records(dataset, pc.starts_with(name, trajectory_id))
+    parts = _parts(directory)
+    for part in parts:
+        if trajectory_id in _ids(part):
+            return _records(part, {trajectory_id})
+    found = ((part, {name for name in _ids(part) if name.startswith(trajectory_id)}) for part in parts)
+    return (record for part, ids in found if ids for record in _records(part, ids))
 
 
-def _records(dataset: ds.Dataset, condition: ds.Expression | None = None) -> Iterator[Trajectory]:
-    scanner = dataset.scanner(
-        filter=condition, batch_size=_WIDE_BATCH_ROWS, batch_readahead=1, fragment_readahead=1, use_threads=False
-    )
-    for batch in _scan(scanner):
-        for position in range(batch.num_rows):
-            yield trajectory(batch.slice(position, 1).to_pylist()[0])
+def _parts(directory: Path) -> list[Path]:
+    return [part for run in run_directories(directory) for part in part_files(run)]
 
 
-def _scan(scanner: ds.Scanner) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from scanner.to_batches()
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"a part file cannot be read: {error}") from error
+def _ids(part: Path) -> list[str]:
+    with _reading(part):
+        return ids_in(part)
+
+
+def _records(part: Path, ids: Container[str] | None = None) -> Iterator[Trajectory]:
+    """The trajectories of a part, all of them or those with these ids."""
+    for batch in _scan(part, batch_rows=_BATCH_ROWS):
+        names = batch.column("trajectory_id").to_pylist()
+        for position, name in enumerate(names):
+            if ids is None or name in ids:
+                yield trajectory(batch.slice(position, 1).to_pylist()[0])
+
+
+def _scan(part: Path, columns: Sequence[str] | None = None, *, batch_rows: int = 4096) -> Iterator[pa.RecordBatch]:
+    with _reading(part):
+        yield from scan(part, columns, batch_rows=batch_rows)
+
+
+def _reading(part: Path) -> AbstractContextManager[None]:
+    return blame(StoreError, f"{part} cannot be read")
