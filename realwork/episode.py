@@ -4,6 +4,7 @@ Guarantees: every tool call of a reply is answered once, in order, with its own 
 all; when the sandbox or the model fails, the steps already taken are still there.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -63,6 +64,7 @@ class Episode:
         self._after_step = after_step
         self._end = 0.0
         self._unusable_replies = 0
+        self._call_ids: set[str] = set()
 
     async def play(self) -> TerminatedReason:
         """Play to the end and say why it ended.
@@ -117,7 +119,7 @@ class Episode:
 
     async def _take(self, reply: Reply, asked_at: datetime, llm_s: float) -> TerminatedReason | None:
         """Act on `reply` and record the step; the reason to end, if there is one."""
-        message = _with_unique_ids(reply.message, len(self.steps))
+        message = _with_unique_ids(reply.message, self._call_ids)
         began = time.monotonic()
         observations, done = await self._act(message.tool_calls)
         reason: TerminatedReason | None = "completed" if done else None
@@ -169,9 +171,9 @@ class Episode:
         """One observation for each call, and whether the agent said that it is done."""
         observations: list[Observation] = []
         done = False
-        verdicts = await self._hooks.review([parse_call(call) for call in calls[:MAX_CALLS_PER_REPLY]])
+        verdicts = await self._review(calls[:MAX_CALLS_PER_REPLY])
         for position, call in enumerate(calls):
-            refusal = self._refusal(position, done)
+            refusal = self._refusal(position, done, len(verdicts))
             if refusal is not None:
                 observations.append(_not_executed(call, refusal))
                 continue
@@ -181,10 +183,18 @@ class Episode:
             done = isinstance(verdict.action, DoneAction)
         return tuple(observations), done
 
-    def _refusal(self, position: int, done: bool) -> str | None:
+    async def _review(self, calls: Sequence[ToolCall]) -> list[Verdict]:
+        """One verdict for each of `calls`; none when the time was over before the plugins had decided."""
+        try:
+            async with asyncio.timeout(self._time_left()):
+                return await self._hooks.review([parse_call(call) for call in calls])
+        except TimeoutError:
+            return []
+
+    def _refusal(self, position: int, done: bool, reviewed: int) -> str | None:
         if done:
             return "Not executed: the task was marked as done before."
-        if self._time_left() <= 0:
+        if self._time_left() <= 0 or not reviewed:
             return "Not executed: the time for this task is over."
         if position >= MAX_CALLS_PER_REPLY:
             return f"Not executed: at most {MAX_CALLS_PER_REPLY} tool calls in one reply are carried out."
@@ -192,20 +202,24 @@ class Episode:
 
     async def _carry_out(self, call: ToolCall, verdict: Verdict) -> Observation:
         observation = await self._environment.step(call, verdict.action, time_left_s=self._time_left())
-        status = "blocked" if verdict.decision.startswith("blocked") else observation.status
-        return observation.model_copy(update={"decision": verdict.decision, "status": status})
+        if verdict.decision.startswith("blocked"):
+            return observation.model_copy(update={"decision": verdict.decision, "status": "blocked"})
+        observation = observation.model_copy(update={"decision": verdict.decision})
+        self._hooks.acted(verdict.action, observation)
+        return observation
 
 
 def _not_executed(call: ToolCall, why: str) -> Observation:
     return Observation(call_id=call.id, tool_name=call.function.name, status="not_executed", error=why)
 
 
-def _with_unique_ids(message: Message, step: int) -> Message:
-    """`message` with an id of its own for every call; one that is empty or stood there before gets a new one."""
-    seen: set[str] = set()
+def _with_unique_ids(message: Message, seen: set[str]) -> Message:
+    """`message` with an id of its own for every call; one that is empty or was `seen` before gets a new one."""
     calls = []
-    for position, call in enumerate(message.tool_calls):
-        call_id = call.id if call.id and call.id not in seen else f"call_{step}_{position}"
+    for call in message.tool_calls:
+        call_id, number = call.id, len(seen)
+        while not call_id or call_id in seen:
+            call_id, number = f"call_{number}", number + 1
         seen.add(call_id)
         calls.append(call.model_copy(update={"id": call_id}))
     return message.model_copy(update={"tool_calls": tuple(calls)})

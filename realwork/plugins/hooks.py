@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from realwork.config import EnvironmentConfig
-from realwork.types import Action, Record, Trajectory
+from realwork.config import EnvironmentConfig, RunConfig
+from realwork.types import Action, Observation, Record, Trajectory
+
+LONGEST_CHAIN = 3
+"""How many times the longest timeout the modifiers of an environment may take together."""
+_PHASES_AFTER = 4
 
 
 class Verdict(Record):
@@ -25,10 +29,19 @@ class Hooks(Protocol):
         """The environment that the rollout runs with."""
 
     async def review(self, actions: Sequence[Action]) -> list[Verdict]:
-        """One verdict for each of `actions`, in order."""
+        """One verdict for each of `actions`, in order. Called once for each reply."""
+
+    def acted(self, action: Action, observation: Observation) -> None:
+        """Told that `action` was carried out; nothing is waited for."""
+
+    def testing(self) -> None:
+        """Told that the tests begin; nothing is waited for."""
 
     async def evaluate(self, trajectory: Trajectory) -> Trajectory:
-        """`trajectory`, graded, with what evaluators and analyzers add to it."""
+        """`trajectory`, which has ended, with what evaluators (when it is graded) and analyzers add to it."""
+
+    def annotate(self, trajectory: Trajectory) -> Trajectory:
+        """`trajectory` with what the plugins have said so far."""
 
 
 class NoHooks:
@@ -40,5 +53,20 @@ class NoHooks:
     async def review(self, actions: Sequence[Action]) -> list[Verdict]:
         return [Verdict(action=action) for action in actions]
 
+    def acted(self, action: Action, observation: Observation) -> None:
+        return None
+
+    def testing(self) -> None:
+        return None
+
     async def evaluate(self, trajectory: Trajectory) -> Trajectory:
         return trajectory
+
+    def annotate(self, trajectory: Trajectory) -> Trajectory:
+        return trajectory
+
+
+def longest_hooks_s(config: RunConfig) -> float:
+    """Seconds that plugins may take before and after an episode; what they take within it is of its own time."""
+    longest_s = max((entry.timeout for entry in config.plugins), default=0.0)
+    return (LONGEST_CHAIN + _PHASES_AFTER) * longest_s if config.rollout_config.enable_plugins else 0.0

@@ -1,0 +1,142 @@
+"""The hooks of one rollout, answered by its plugins; knows nothing of where they run.
+
+Guarantees: a plugin that fails changes nothing and is recorded; only a critical one raises. What only watches is never
+waited for before the episode has ended.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from realwork.config import EnvironmentConfig
+from realwork.plugins.base import PluginHookType
+from realwork.plugins.calls import HookCall
+from realwork.plugins.hooks import LONGEST_CHAIN, Verdict
+from realwork.plugins.panel import CallPlugin, PackedPlugin, Panel
+from realwork.types import Action, InvalidAction, NamedReward, Observation, RolloutSpec, Trajectory
+
+
+class PluginHooks:
+    """The `Hooks` of the rollout `spec`; see there."""
+
+    def __init__(self, plugins: Sequence[PackedPlugin], spec: RolloutSpec, call: CallPlugin) -> None:
+        self._panel = Panel(plugins, call)
+        self._spec = spec
+        self._replies = 0
+
+    async def modify(self, environment: EnvironmentConfig) -> EnvironmentConfig:
+        """The environment that the rollout runs with, after each modifier in turn."""
+        self._tell(PluginHookType.PRE_EPISODE, environment=environment)
+        end = time.monotonic() + LONGEST_CHAIN * self._panel.longest_s()
+        for plugin in self._panel.answering(PluginHookType.PRE_EPISODE):
+            call = HookCall(hook=PluginHookType.PRE_EPISODE, spec=self._spec, environment=environment)
+            answer = await self._panel.ask(plugin, call, within_s=end - time.monotonic())
+            if answer.environment is not None and answer.environment != environment:
+                self._panel.say(plugin, changed=_changes(environment, answer.environment))
+                environment = answer.environment
+        self._panel.raise_critical()
+        return environment
+
+    async def review(self, actions: Sequence[Action]) -> list[Verdict]:
+        """One verdict for each of `actions`; each filter sees what those before it have left."""
+        reply, self._replies = self._replies, self._replies + 1
+        verdicts = [Verdict(action=action) for action in actions]
+        if not verdicts:
+            return verdicts
+        self._tell(PluginHookType.PRE_ACTION, actions=tuple(actions))
+        open_positions = list(range(len(verdicts)))
+        for plugin in self._panel.answering(PluginHookType.PRE_ACTION):
+            seen = tuple(verdicts[position].action for position in open_positions)
+            call = HookCall(hook=PluginHookType.PRE_ACTION, spec=self._spec, actions=seen)
+            answer = await self._panel.ask(plugin, call)
+            left = []
+            for position, filtered in zip(open_positions, answer.filtered or (), strict=False):
+                before = verdicts[position]
+                if filtered.action is None:
+                    verdicts[position] = _blocked(plugin.name, filtered.reason)
+                    continue
+                left.append(position)
+                if filtered.action != before.action:
+                    verdicts[position] = _rewritten(plugin.name, before, filtered.action)
+                    self._note_rewrite(plugin, reply, before.action, filtered.action)
+            open_positions = open_positions if answer.filtered is None else left
+        self._panel.raise_critical()
+        return verdicts
+
+    def _note_rewrite(self, plugin: PackedPlugin, reply: int, before: Action, after: Action) -> None:
+        change = {"step": reply, "from": before.model_dump(), "to": after.model_dump()}
+        earlier = self._panel.data()[plugin.name].get("rewritten", [])
+        self._panel.say(plugin, rewritten=[*earlier, change])
+
+    def acted(self, action: Action, observation: Observation) -> None:
+        """An action was carried out."""
+        self._tell(PluginHookType.POST_ACTION, action=action, result=observation)
+
+    def testing(self) -> None:
+        """The tests begin."""
+        self._tell(PluginHookType.PRE_TEST)
+
+    def _tell(self, hook: PluginHookType, **told: Any) -> None:
+        if self._panel.watching(hook):
+            self._panel.tell(HookCall(hook=hook, spec=self._spec, **told))
+
+    async def evaluate(self, trajectory: Trajectory) -> Trajectory:
+        """`trajectory` with what evaluators, if it is graded, and analyzers add to it."""
+        if trajectory.status == "cancelled":
+            await self._panel.cut()
+            return self.annotate(trajectory)
+        await self._panel.settle(self._panel.longest_s())
+        if trajectory.graded:
+            trajectory = await self._judge(trajectory)
+        call = HookCall(hook=PluginHookType.POST_EPISODE, spec=self._spec, trajectory=trajectory)
+        self._panel.tell(call)
+        analyzers = self._panel.answering(call.hook)
+        for plugin, answer in zip(analyzers, await self._panel.ask_all(analyzers, call), strict=True):
+            if answer.data is not None:
+                self._panel.say(plugin, **json.loads(answer.data))
+        await self._panel.settle(self._panel.longest_s())
+        self._panel.raise_critical()
+        return self.annotate(trajectory)
+
+    async def _judge(self, trajectory: Trajectory) -> Trajectory:
+        """`trajectory` with the evaluators' rewards; the first of them that names `reward` replaces the tests'."""
+        call = HookCall(hook=PluginHookType.POST_TEST, spec=self._spec, trajectory=trajectory)
+        self._panel.tell(call)
+        evaluators = self._panel.answering(call.hook)
+        rewards, reward, replaced_by = list(trajectory.rewards), trajectory.reward, ""
+        for plugin, answer in zip(evaluators, await self._panel.ask_all(evaluators, call), strict=True):
+            taken = {each.name for each in rewards}
+            for name, value in answer.rewards or ():
+                own = f"{plugin.name}.{name}" if name in taken or name == "reward" else name
+                rewards.append(NamedReward(name=own, value=value))
+                if name == "reward" and replaced_by:
+                    self._panel.fail(plugin, f"its reward was not used: {replaced_by} had replaced it before")
+                elif name == "reward":
+                    reward, replaced_by = value, plugin.name
+                    self._panel.say(plugin, replaced_reward=trajectory.reward)
+        self._panel.raise_critical()
+        return trajectory.model_copy(update={"rewards": tuple(rewards), "reward": reward})
+
+    def annotate(self, trajectory: Trajectory) -> Trajectory:
+        """`trajectory` with what the plugins have said so far."""
+        return trajectory.model_copy(update={"plugin_data": json.dumps(self._panel.data())})
+
+
+def _blocked(name: str, reason: str) -> Verdict:
+    said = f"blocked by {name}: {reason}"
+    return Verdict(action=InvalidAction(problem=said), decision=said)
+
+
+def _rewritten(name: str, before: Verdict, action: Action) -> Verdict:
+    by = f"{before.decision}, {name}" if before.decision.startswith("rewritten by") else f"rewritten by {name}"
+    return Verdict(action=action, decision=by)
+
+
+def _changes(before: EnvironmentConfig, after: EnvironmentConfig) -> dict[str, Any]:
+    """The fields that differ, as they are now; of environment variables the names only, for values may be secret."""
+    now = after.model_dump()
+    changed = {name: now[name] for name, value in before.model_dump().items() if now[name] != value}
+    if "environment_variables" in changed:
+        changed["environment_variables"] = sorted(now["environment_variables"])
+    return changed

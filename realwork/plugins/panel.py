@@ -1,0 +1,181 @@
+"""The plugins of one rollout, or of the run: asks them, within their time, and keeps what became of it.
+
+Guarantees: asking never raises; a plugin is called once at a time; one that hung or lost its process `PATIENCE` times
+is not asked again.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from realwork.errors import PluginError
+from realwork.plugins.base import PluginHookType, PluginType
+from realwork.plugins.calls import Answer, HookCall
+from realwork.types import Record
+
+PATIENCE = 3
+NATURAL_HOOKS = {
+    PluginType.ACTION_FILTER: PluginHookType.PRE_ACTION,
+    PluginType.ENVIRONMENT_MODIFIER: PluginHookType.PRE_EPISODE,
+    PluginType.EPISODE_EVALUATOR: PluginHookType.POST_TEST,
+    PluginType.TRAJECTORY_ANALYZER: PluginHookType.POST_EPISODE,
+}
+
+
+class PackedPlugin(Record):
+    """A plugin on its way to other processes.
+
+    Attributes:
+        code: the pickled instance.
+        builtin: whether it is one of realwork's own, which may run in the rollout's process.
+    """
+
+    name: str
+    version: str
+    kind: PluginType
+    hooks: frozenset[PluginHookType]
+    priority: int = 0
+    timeout_s: float = 30.0
+    critical: bool = False
+    idempotent: bool = False
+    builtin: bool = False
+    code: bytes = b""
+
+    def answers(self, hook: PluginHookType) -> bool:
+        """Whether its answer to `hook` is used, so that it is waited for."""
+        return NATURAL_HOOKS.get(self.kind) is hook
+
+
+class CallPlugin(Protocol):
+    """Makes one call; never raises but for cancellation, which ends the call."""
+
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: bytes) -> Answer:
+        """What `plugin` answers."""
+
+
+class _Seat:
+    """What is known of one plugin."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.state = b""
+        self.said: dict[str, Any] = {}
+        self.error: str | None = None
+        self.calls = self.errors = self.losses = 0
+        self.seconds = self.slowest_s = 0.0
+
+    def record(self, answer: Answer, seconds: float) -> None:
+        self.state = answer.state
+        self.calls += 1
+        self.seconds += seconds
+        self.slowest_s = max(self.slowest_s, seconds)
+        self.losses += answer.lost
+        if answer.error is not None:
+            self.errors += 1
+            self.error = self.error or answer.error
+
+    def data(self) -> dict[str, Any]:
+        failed = {"error": self.error, "errors": self.errors} if self.errors else {}
+        seconds = {"seconds": round(self.seconds, 6), "slowest_s": round(self.slowest_s, 6)}
+        return self.said | failed | {"calls": self.calls} | seconds
+
+
+class Panel:
+    """`plugins`, highest priority first, asked through `call`."""
+
+    def __init__(self, plugins: Sequence[PackedPlugin], call: CallPlugin) -> None:
+        self._plugins = sorted(plugins, key=lambda plugin: -plugin.priority)
+        self._seats = {plugin.name: _Seat() for plugin in plugins}
+        self._call = call
+        self._watching: set[asyncio.Task[Answer]] = set()
+
+    def answering(self, hook: PluginHookType) -> list[PackedPlugin]:
+        """The plugins whose answer to `hook` is used."""
+        return [plugin for plugin in self._plugins if plugin.answers(hook)]
+
+    def watching(self, hook: PluginHookType) -> list[PackedPlugin]:
+        """The plugins that only want to know of `hook`."""
+        return [plugin for plugin in self._plugins if hook in plugin.hooks and not plugin.answers(hook)]
+
+    def managers(self) -> list[PackedPlugin]:
+        """The plugins that decide between rollouts."""
+        return [plugin for plugin in self._plugins if plugin.kind is PluginType.ROLLOUT_MANAGER]
+
+    def longest_s(self) -> float:
+        """The longest time that one call may take."""
+        return max((plugin.timeout_s for plugin in self._plugins), default=0.0)
+
+    async def ask(self, plugin: PackedPlugin, call: HookCall, *, within_s: float | None = None) -> Answer:
+        """What `plugin` answers, within its time and `within_s`; with `error` set when it gave no usable answer."""
+        seat = self._seats[plugin.name]
+        if seat.losses >= PATIENCE:
+            return Answer(error="not asked any more")
+        limit_s = plugin.timeout_s if within_s is None else max(0.0, min(plugin.timeout_s, within_s))
+        async with seat.lock:
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(limit_s):
+                    answer = await self._call(plugin, call, seat.state)
+            except TimeoutError:
+                said = f"{call.hook}: gave no answer for {limit_s:g} s"
+                answer = Answer(error=said, lost=True, state=seat.state)
+            except asyncio.CancelledError:
+                self.fail(plugin, f"{call.hook}: was cut off")
+                raise
+            seat.record(answer, time.monotonic() - began)
+        return answer
+
+    async def ask_all(self, plugins: Sequence[PackedPlugin], call: HookCall) -> list[Answer]:
+        """What each of `plugins` answers, asked side by side."""
+        return list(await asyncio.gather(*(self.ask(plugin, call) for plugin in plugins)))
+
+    def tell(self, call: HookCall) -> None:
+        """Ask those who only watch, without waiting for them."""
+        for plugin in self.watching(call.hook):
+            task = asyncio.create_task(self.ask(plugin, call))
+            self._watching.add(task)
+            task.add_done_callback(self._watching.discard)
+
+    async def settle(self, within_s: float) -> None:
+        """Wait for those who were told; the calls that have not ended in time are cut."""
+        if self._watching:
+            await asyncio.wait(self._watching, timeout=within_s)
+            await self.cut()
+
+    async def cut(self) -> None:
+        """End the calls that nobody waits for."""
+        waiting = list(self._watching)
+        for task in waiting:
+            task.cancel()
+        if waiting:
+            await asyncio.wait(waiting)
+
+    def say(self, plugin: PackedPlugin, **said: Any) -> None:
+        """Add to what stands in the row of `plugin`; each value must be JSON."""
+        self._seats[plugin.name].said |= said
+
+    def fail(self, plugin: PackedPlugin, error: str) -> None:
+        """Record a mistake that only shows beside other answers."""
+        seat = self._seats[plugin.name]
+        seat.errors += 1
+        seat.error = seat.error or error
+
+    def errors(self) -> dict[str, str]:
+        """The first error of each plugin that had one."""
+        return {name: seat.error for name, seat in self._seats.items() if seat.error is not None}
+
+    def raise_critical(self) -> None:
+        """Raise when a plugin has failed that is configured as critical.
+
+        Raises:
+            PluginError: naming it.
+        """
+        for plugin in self._plugins:
+            error = self._seats[plugin.name].error
+            if plugin.critical and error is not None:
+                raise PluginError(f"the critical plugin {plugin.name} failed: {error}")
+
+    def data(self) -> dict[str, Any]:
+        """What each plugin that was asked has said, and how its calls went, by its name."""
+        return {name: seat.data() for name, seat in self._seats.items() if seat.calls or seat.errors}
