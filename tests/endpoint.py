@@ -12,14 +12,18 @@ Request = dict[str, Any]
 class Answer:
     """What the server sends: a status, a body (JSON unless it is bytes) and headers; `cut` ends it in the middle."""
 
-    def __init__(self, body: Any, *, status: int = 200, headers: dict[str, str] | None = None, cut: bool = False) -> None:
+    def __init__(
+        self, body: Any, *, status: int = 200, headers: dict[str, str] | None = None, cut: bool = False
+    ) -> None:
         self.body = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.status = status
         self.headers = headers or {}
         self.cut = cut
 
 
-def reply(content: str | None = None, *calls: tuple[str, Any], finish_reason: str | None = None, **usage: Any) -> Answer:
+def reply(
+    content: str | None = None, *calls: tuple[str, Any], finish_reason: str | None = None, **usage: Any
+) -> Answer:
     """A completion with `calls`, each a tool's name and its arguments (text is sent as it stands)."""
     tool_calls = [
         {

@@ -56,6 +56,7 @@ class OpenAIModel:
         self.host = urlsplit(config.base_url).netloc.rpartition("@")[2]
         self._client = client
         self._timeout_s = config.timeout
+        self._tracks_usage = config.track_token_usage
         self._parameters: dict[str, Any] = {
             "model": config.model,
             "temperature": config.temperature,
@@ -119,7 +120,8 @@ class OpenAIModel:
             if left_s <= self._timeout_s:
                 raise ModelTimeout(f"no answer from {self.host} before the episode's time was over") from error
             raise ModelError(f"no answer from {self.host} within {self._timeout_s:g} s") from error
-        return _read_reply(response.content)
+        reply = _read_reply(response.content)
+        return reply if self._tracks_usage else reply.model_copy(update={"usage": Usage()})
 
     def _drop_refused_parameter(self, error: openai.APIStatusError) -> bool:
         """Whether the endpoint refused an optional parameter, which is then not sent again."""

@@ -1,0 +1,127 @@
+import pytest
+
+from realwork.config import RunConfig
+from realwork.schedule import Schedule
+from realwork.types import RolloutSummary
+
+
+def config(environments=1, max_retries=3, **control):
+    return RunConfig.model_validate(
+        {
+            "environments": [
+                {
+                    "id": f"e{number}",
+                    "docker_image": "i",
+                    "prompt": "p",
+                    "unit_tests": ["t"],
+                    "max_retries": max_retries,
+                }
+                for number in range(environments)
+            ],
+            "rollout_config": {},
+            "template_prompt": "s",
+            "episode_control_config": control,
+        }
+    )
+
+
+def ended(spec, *, success=None, retryable=False, **fields):
+    status = "failed" if success is None else "completed"
+    reason = "environment_error" if success is None else "completed"
+    return RolloutSummary(
+        spec=spec, status=status, terminated_reason=reason, success=success, retryable=retryable, **fields
+    )
+
+
+def play(schedule, outcome, at_most=1000):
+    """Play one rollout after the other; what was started, as (environment, sample, attempt)."""
+    played = []
+    while (spec := schedule.next()) is not None and len(played) < at_most:
+        played.append((spec.environment_id, spec.sample_index, spec.attempt))
+        schedule.record(outcome(spec))
+    return played
+
+
+def test_every_sample_of_every_environment_is_played_once_group_by_group():
+    schedule = Schedule(config(environments=2, max_episodes=3), "r")
+    played = play(schedule, lambda spec: ended(spec, success=True))
+    assert played == [("e0", 0, 0), ("e0", 1, 0), ("e0", 2, 0), ("e1", 0, 0), ("e1", 1, 0), ("e1", 2, 0)]
+    assert schedule.finished
+
+
+def test_the_samples_of_a_group_share_its_id_and_have_seeds_of_their_own():
+    schedule, again = Schedule(config(max_episodes=8), "r"), Schedule(config(max_episodes=8), "r2")
+    specs = [schedule.next() for _ in range(8)]
+    assert {spec.group_id for spec in specs} == {"r:e0"}
+    assert len({spec.seed for spec in specs}) == 8
+    assert [spec.seed for spec in specs] == [again.next().seed for _ in range(8)]
+
+
+def test_max_episodes_per_env_and_the_safety_limit_bound_the_episodes():
+    assert (
+        len(play(Schedule(config(max_episodes=2, max_episodes_per_env=5), "r"), lambda s: ended(s, success=False))) == 5
+    )
+    assert len(play(Schedule(config(max_episodes=9, safety_limit=4), "r"), lambda s: ended(s, success=False))) == 4
+
+
+def test_a_retryable_failure_gets_new_attempts_up_to_max_retries():
+    schedule = Schedule(config(max_retries=2), "r")
+    played = play(schedule, lambda spec: ended(spec, retryable=True, failure_cause="sandbox"))
+    assert played == [("e0", 0, 0), ("e0", 0, 1), ("e0", 0, 2)]
+    assert schedule.progress()[0].failed == 1
+
+
+def test_a_failure_that_is_not_retryable_gets_no_new_attempt():
+    schedule = Schedule(config(max_episodes=2), "r")
+    assert len(play(schedule, ended)) == 2
+
+
+def test_a_rollout_waits_while_its_only_attempt_is_in_flight():
+    schedule = Schedule(config(), "r")
+    spec = schedule.next()
+    assert schedule.next() is None
+    assert not schedule.finished
+    schedule.record(ended(spec, retryable=True))
+    assert schedule.next().attempt == 1
+
+
+def test_stop_on_success_starts_no_further_episode_of_that_environment_only():
+    schedule = Schedule(config(environments=2, max_episodes=3, stop_on_success=True), "r")
+    played = play(schedule, lambda spec: ended(spec, success=spec.environment_id == "e0" and spec.sample_index == 1))
+    assert played == [("e0", 0, 0), ("e0", 1, 0), ("e1", 0, 0), ("e1", 1, 0), ("e1", 2, 0)]
+    assert [each.skipped for each in schedule.progress()] == [1, 0]
+
+
+@pytest.mark.parametrize(("rate", "episodes"), [(0.5, 4), (1.0, 10), (0.0, 3)])
+def test_min_success_rate_counts_from_three_graded_episodes(rate, episodes):
+    schedule = Schedule(config(max_episodes=10, min_success_rate=rate), "r")
+    played = play(schedule, lambda spec: ended(spec, success=spec.sample_index in (0, 3)))
+    assert len(played) == episodes
+
+
+def test_a_failed_environment_starts_nothing_more():
+    schedule = Schedule(config(environments=2, max_episodes=5), "r")
+    played = play(
+        schedule,
+        lambda spec: ended(spec, fails_environment=True) if spec.environment_id == "e0" else ended(spec, success=True),
+    )
+    assert [name for name, _, _ in played] == ["e0"] + ["e1"] * 5
+    assert [each.failed for each in schedule.progress()] == [5, 0]
+
+
+def test_a_resumed_run_plays_only_what_has_no_grade_with_attempts_going_on():
+    first = Schedule(config(max_episodes=3), "r")
+    specs = [first.next() for _ in range(3)]
+    already = [ended(specs[0], success=True), ended(specs[1], retryable=True)]
+    resumed = Schedule(config(max_episodes=3), "r", already=already)
+    assert sorted(play(resumed, lambda spec: ended(spec, success=True))) == [("e0", 1, 1), ("e0", 2, 0)]
+    assert resumed.progress()[0].graded == 3
+
+
+def test_a_graded_attempt_counts_even_if_a_failed_one_came_later():
+    first = Schedule(config(), "r")
+    spec = first.next()
+    later = spec.model_copy(update={"attempt": 1})
+    resumed = Schedule(config(), "r", already=[ended(later), ended(spec, success=False)])
+    assert resumed.next() is None
+    assert resumed.finished
