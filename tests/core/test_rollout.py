@@ -222,7 +222,7 @@ def test_the_model_sees_a_shortened_output_and_the_record_keeps_it_whole():
 
 def test_a_blocked_action_is_answered_and_not_run():
     class Blocking(NoHooks):
-        async def review(self, actions, *, time_left_s):
+        async def review(self, actions):
             return [Verdict(action=InvalidAction(problem="blocked by guard: no"), decision="blocked by guard: no")]
 
     trajectory, backends = play([run("rm -rf /")], hooks=Blocking())
@@ -233,7 +233,7 @@ def test_a_blocked_action_is_answered_and_not_run():
 
 def test_a_rewritten_action_runs_rewritten():
     class Rewriting(NoHooks):
-        async def review(self, actions, *, time_left_s):
+        async def review(self, actions):
             return [Verdict(action=CommandAction(command="ls"), decision="rewritten by guard") for _ in actions]
 
     trajectory, backends = play([run("dir")], LS, hooks=Rewriting())
