@@ -13,7 +13,7 @@ from typing import Any
 from realwork import __version__
 from realwork.config import SCRIPTED_PREFIX, RunConfig
 from realwork.distributed.cluster import connected, nodes, on_every_node, slots_that_fit
-from realwork.distributed.driver import Driver, Observer, RunResult, rollout_memory_mib
+from realwork.distributed.driver import Driver, Observer, RunResult, finished_result, rollout_memory_mib
 from realwork.environment import PackedFolder
 from realwork.errors import InputError
 from realwork.model.scripted import load_script
@@ -23,7 +23,7 @@ from realwork.runfile import RunFile
 from realwork.sandbox.files import pack_folder
 from realwork.schedule import EnvironmentProgress, Schedule
 from realwork.trajectories.read import trajectories
-from realwork.trajectories.run_directory import open_run
+from realwork.trajectories.run_directory import is_run_directory, open_run
 from realwork.types import RolloutSpec, RolloutSummary
 
 _LOG = logging.getLogger(__name__)
@@ -71,17 +71,29 @@ def run(
     """
     observer = observer or SilentObserver()
     run_id = run_id or new_run_id()
+    directory = Path(run_file.config.rollout_config.trajectory_output_path) / run_id
+    run_json = _run_json(run_file, run_id)
+    already = _already(directory, run_json)
+    schedule = Schedule(run_file.config, run_id, already=already)
+    if schedule.finished:
+        observer.note(f"{directory} is complete: nothing is missing.")
+        return finished_result(schedule, run_id=run_id, directory=directory)
     settings = _settings(run_file)
     if address is None:
         _raise_problems(run_file, engine_problems(run_file.config, on_progress=observer.note))
     with connected(address):
         slots = _slots(settings.config, run_file, observer.note, is_joined=address is not None)
-        directory = Path(run_file.config.rollout_config.trajectory_output_path) / run_id
-        open_run(directory, _run_json(run_file, run_id))
-        already = [summarize(trajectory) for trajectory in trajectories(directory)]
-        schedule = Schedule(run_file.config, run_id, already=already)
+        open_run(directory, run_json)
         driver = Driver(settings, schedule, run_id=run_id, directory=directory, slots=slots, observer=observer)
         return asyncio.run(_interruptible(driver, observer))
+
+
+def _already(directory: Path, run_json: str) -> list[RolloutSummary]:
+    """The attempts of an earlier start of the run in `directory`, which must have had the same run file."""
+    if not is_run_directory(directory):
+        return []
+    open_run(directory, run_json)
+    return [summarize(trajectory) for trajectory in trajectories(directory)]
 
 
 def check_run(run_file: RunFile, *, address: str | None = None, on_progress: Callable[[str], None]) -> None:

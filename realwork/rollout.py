@@ -26,7 +26,6 @@ from realwork.errors import (
     GradingError,
     ImageError,
     ModelRefused,
-    NodeError,
     PrepareError,
     SandboxError,
 )
@@ -299,10 +298,10 @@ class _Attempt:
         )
 
 
-def lost_rollout(spec: RolloutSpec, settings: RolloutSettings, why: str) -> Trajectory:
-    """The record of an attempt whose process or node is gone; it is worth a new attempt."""
+def failed_rollout(spec: RolloutSpec, settings: RolloutSettings, error: EpisodeError) -> Trajectory:
+    """The record of an attempt that `error` ended before its own process could write one."""
     attempt = _Attempt(spec, settings, NoHooks(), node_id="", queue_s=0.0, on_steps=None)
-    attempt.fail(NodeError.cause, NodeError.__name__, why, retryable=True)
+    attempt.fail(error.cause, type(error).__name__, str(error), retryable=error.retryable)
     return attempt.trajectory()
 
 

@@ -17,8 +17,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from realwork.config import RunConfig
 from realwork.distributed.rollout_actor import RolloutActor
 from realwork.distributed.store_actor import StoreActor
-from realwork.errors import StoreError
-from realwork.rollout import OVERTIME_S, RolloutSettings, longest_s, lost_rollout
+from realwork.errors import EpisodeError, NodeError, StoreError
+from realwork.rollout import OVERTIME_S, RolloutSettings, failed_rollout, longest_s
 from realwork.schedule import EnvironmentProgress, Schedule
 from realwork.types import Record, RolloutSpec, RolloutSummary
 
@@ -65,6 +65,12 @@ class RunResult(Record):
             return 130
         done = all(each.graded + each.skipped == each.planned for each in self.environments)
         return 0 if done and self.aborted is None else 1
+
+
+def finished_result(schedule: Schedule, *, run_id: str, directory: Path) -> RunResult:
+    """The result of a run of which nothing is left to play."""
+    environments = tuple(schedule.progress())
+    return RunResult(run_id=run_id, directory=str(directory), environments=environments, failures={}, duration_s=0.0)
 
 
 class Driver:
@@ -198,9 +204,11 @@ class _Slot:
             async with asyncio.timeout(bound_s):
                 summary: RolloutSummary = await (await self._open()).run.remote(spec, queue_s)
         except TimeoutError:
-            return await self._lost(spec, f"the rollout's process gave no answer for {bound_s:g} s")
+            return await self._lost(spec, NodeError(f"the rollout's process gave no answer for {bound_s:g} s"))
         except RayActorError as error:
-            return await self._lost(spec, f"the rollout's process is gone: {error}")
+            return await self._lost(spec, NodeError(f"the rollout's process is gone: {error}"))
+        except EpisodeError as error:
+            return await self._lost(spec, error)
         self._played += 1
         if self._played == config.rollout_config.rollouts_per_actor:
             self.kill()
@@ -216,9 +224,9 @@ class _Slot:
     def _options(self) -> dict[str, Any]:
         return {"num_cpus": 0, "memory": rollout_memory_mib(self._settings.config) << 20, "max_restarts": 0}
 
-    async def _lost(self, spec: RolloutSpec, why: str) -> RolloutSummary:
+    async def _lost(self, spec: RolloutSpec, error: EpisodeError) -> RolloutSummary:
         self.kill()
-        summary: RolloutSummary = await self._store.commit_lost.remote(lost_rollout(spec, self._settings, why))
+        summary: RolloutSummary = await self._store.commit_lost.remote(failed_rollout(spec, self._settings, error))
         return summary
 
     def stop(self) -> None:

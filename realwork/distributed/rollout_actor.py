@@ -1,7 +1,7 @@
 """The actor that plays one rollout at a time, each with a sandbox and a model of its own.
 
-It loads neither the Parquet library nor, before a rollout needs them, engine and client: its start is on the way of every
-run. A trajectory goes from here to the store, which answers when it is durable; the driver gets a summary.
+It loads no Parquet library, and engine and client only when a rollout needs them: its start is on the way of every run.
+A trajectory goes from here to the store, which answers when it is durable; the driver gets a summary.
 """
 
 import asyncio

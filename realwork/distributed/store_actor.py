@@ -1,4 +1,4 @@
-"""The central actor, which owns the run's directory: trajectories come to it from the rollouts' actors, not the driver."""
+"""The central actor, which owns the run's directory; trajectories come to it from the rollouts' actors."""
 
 import asyncio
 from pathlib import Path

@@ -1,0 +1,152 @@
+"""What is left when a run is cut off: finished rows, and no container."""
+
+import os
+import signal
+import time
+import uuid
+
+import pytest
+
+from realwork.sandbox.engine import connect
+from tests.e2e.command import environment, own_containers, realwork, rows, run_file, running, wait_until
+from tests.endpoint import DONE, Endpoint, Request, run
+
+
+def quick_or_slow(request: Request):
+    """The environment `quick` ends at once, `slow` runs one long command after the other."""
+    turn = sum(message["role"] == "assistant" for message in request["messages"])
+    if request["messages"][1]["content"] == "slow":
+        return run("sleep 60")
+    return run("touch done") if turn == 0 else DONE
+
+
+@pytest.fixture
+def cut_run(docker_image, tmp_path):
+    """A run file with two rollouts that end and six that do not, a fresh run id, and an endpoint that plays them."""
+    with Endpoint(quick_or_slow) as endpoint:
+        file = run_file(
+            tmp_path,
+            endpoint.base_url,
+            environments=[environment("quick", prompt="quick"), environment("slow", prompt="slow")],
+            rollout_config={"max_parallel_rollouts": 4},
+            episode_control_config={"max_episodes": 3},
+        )
+        yield file, f"cut-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def foreign_container(docker_image):
+    """A container of somebody else that looks much like one of ours."""
+    client = connect()
+    created = client.create_container(
+        docker_image, ["tail", "-f", "/dev/null"], name=f"python-{uuid.uuid4().hex[:8]}", working_dir="/workspace"
+    )
+    client.start(created["Id"])
+    yield created["Id"]
+    client.remove_container(created["Id"], force=True)
+    client.close()
+
+
+def wait_for_middle(file, run_id):
+    """Until every quick rollout has its row and slow ones are in flight."""
+    directory = file.parent / "out" / run_id
+    wait_until(lambda: len(rows(directory)) == 3 and len(own_containers(run_id)) >= 3, seconds=120, what="middle")
+    time.sleep(2)
+
+
+@pytest.mark.parametrize("to_group", [True, False], ids=["terminal", "process"])
+def test_ctrl_c_ends_within_30_s_with_finished_rows_kept_and_no_container_left(cut_run, to_group):
+    file, run_id = cut_run
+    with running("run", file, "--run-id", run_id, cwd=file.parent) as process:
+        wait_for_middle(file, run_id)
+        began = time.monotonic()
+        if to_group:
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=40)
+    assert process.returncode == 130, said
+    assert time.monotonic() - began < 30
+    assert "Traceback" not in said
+    assert own_containers(run_id) == []
+    found = rows(file.parent / "out" / run_id)
+    assert [row["success"] for row in found if row["environment_id"] == "quick"] == [True] * 3
+    cut = [row for row in found if row["environment_id"] == "slow"]
+    assert {(row["status"], row["reward"], row["reward_valid"]) for row in cut} == {("cancelled", None, False)}
+
+
+def test_a_second_ctrl_c_ends_at_once(cut_run):
+    file, run_id = cut_run
+    with running("run", file, "--run-id", run_id, cwd=file.parent) as process:
+        wait_for_middle(file, run_id)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=15)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    wait_until(
+        lambda: realwork("gc", cwd=file.parent).returncode == 0 and not own_containers(run_id), seconds=30, what="gc"
+    )
+
+
+def test_after_kill_9_of_the_driver_gc_leaves_nothing_of_ours_and_nothing_else_is_touched(cut_run, foreign_container):
+    file, run_id = cut_run
+    with running("run", file, "--run-id", run_id, cwd=file.parent) as process:
+        wait_for_middle(file, run_id)
+        process.kill()
+        process.wait()
+    assert own_containers(run_id) != []
+    wait_until(lambda: gc_removed_all(file.parent, run_id), seconds=30, what="gc")
+    client = connect()
+    assert client.inspect_container(foreign_container)["State"]["Running"]
+    client.close()
+    found = rows(file.parent / "out" / run_id)
+    assert [row["success"] for row in found] == [True] * 3
+
+
+def gc_removed_all(folder, run_id):
+    result = realwork("gc", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return own_containers(run_id) == []
+
+
+def test_a_run_that_goes_on_is_not_touched_by_gc(cut_run):
+    file, run_id = cut_run
+    with running("run", file, "--run-id", run_id, cwd=file.parent) as process:
+        wait_for_middle(file, run_id)
+        before = own_containers(run_id)
+        assert realwork("gc", cwd=file.parent).returncode == 0
+        assert set(own_containers(run_id)) == set(before)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=40)
+
+
+def test_a_run_that_was_cut_off_is_taken_up_and_plays_only_what_is_missing(docker_image, tmp_path):
+    slow = [True]
+
+    def respond(request):
+        turn = sum(message["role"] == "assistant" for message in request["messages"])
+        if request["messages"][1]["content"] == "slow" and slow[0]:
+            return run("sleep 60")
+        return run("touch done") if turn == 0 else DONE
+
+    with Endpoint(respond) as endpoint:
+        file = run_file(
+            tmp_path,
+            endpoint.base_url,
+            environments=[environment("quick", prompt="quick"), environment("slow", prompt="slow")],
+        )
+        with running("run", file, "--run-id", "again", cwd=tmp_path) as process:
+            wait_until(lambda: len(rows(tmp_path / "out" / "again")) == 1, seconds=120, what="the quick row")
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=40)
+        slow[0] = False
+        asked = len(endpoint.requests)
+        result = realwork("run", file, "--run-id", "again", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert {request["messages"][1]["content"] for request in endpoint.requests[asked:]} == {"slow"}
+    graded = [
+        (row["environment_id"], row["success"]) for row in rows(tmp_path / "out" / "again") if row["reward_valid"]
+    ]
+    assert sorted(graded) == [("quick", True), ("slow", True)]
