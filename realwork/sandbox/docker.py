@@ -5,7 +5,9 @@ every way out of the block, cancellation included. Everything inside runs as roo
 `containers.CAPABILITIES`.
 """
 
+import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -18,11 +20,7 @@ from realwork.sandbox.execs import Ended, Execs
 from realwork.sandbox.uncancelled import uncancelled
 
 FILE_S = 30.0
-STOP_ROUNDS = 20
-ARGUMENT_CHARACTERS = 30_000
-"""The kernel takes 128 KiB in one argument, and a character is 4 bytes at most."""
-COMMAND_CHARACTERS = 400_000
-"""It takes about 2 MiB in all of them."""
+STOP_S = 15.0
 NOT_STARTED_BY_AGENT = (b"no such file", b"permission denied", b"format error", b"too long", b"not found")
 """What the runtime says when `/bin/sh` has been removed or replaced inside."""
 SIGNS_OF_MEMORY = (b"MemoryError", b"Killed", b"annot allocate memory")
@@ -70,10 +68,10 @@ class DockerSandbox:
     async def execute(
         self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536
     ) -> CommandResult:
-        if len(command) > COMMAND_CHARACTERS:
+        parts = scripts.split_command(command)
+        if parts is None:
             return CommandResult(exit_code=126, stderr=b"sh: argument list too long\n")
-        parts = [command[at : at + ARGUMENT_CHARACTERS] for at in range(0, len(command), ARGUMENT_CHARACTERS)]
-        argv = ["/bin/sh", "-c", scripts.START, "sh", working_directory, *(parts or [""])]
+        argv = ["/bin/sh", "-c", scripts.START, "sh", working_directory, *parts]
         ended = await self._execs.command(argv, timeout_s=timeout_s, limit_bytes=limit_bytes)
         stdout, stderr = ended.stream.stdout, ended.stream.stderr
         if ended.stream.pid is None:
@@ -124,11 +122,13 @@ class DockerSandbox:
             )
 
     async def stop_processes(self) -> None:
-        for _ in range(STOP_ROUNDS):
-            ended = await self._execs.script(scripts.KILL_ALL, timeout_s=FILE_S)
+        deadline = time.monotonic() + STOP_S
+        while time.monotonic() < deadline:
+            ended = await self._execs.script(scripts.KILL_ALL, timeout_s=STOP_S)
             if ended.exit_code == 0:
                 return
-        raise SandboxError("Processes in the container survive their killing")
+            await asyncio.sleep(0.05)
+        raise SandboxLost(f"Processes in the container survive their killing for {STOP_S:g} s")
 
     async def _file_script(
         self, path: str, script: str, *arguments: str, content: bytes | None = None, limit_bytes: int = 4096

@@ -30,6 +30,7 @@ T = TypeVar("T")
 REQUEST_S = 60.0
 """A thread never waits longer for one answer."""
 THREADS = 32
+UNIX = "unix://"
 
 
 class NoAnswer(SandboxError):
@@ -126,12 +127,16 @@ async def open_engine(base_url: str | None = None) -> AsyncIterator[Engine]:
         SandboxError: no engine answers; the message says what to do.
     """
     executor = ThreadPoolExecutor(THREADS, thread_name_prefix="engine")
+    connecting = executor.submit(connect, base_url)
     try:
-        client = await asyncio.wrap_future(executor.submit(connect, base_url))
+        client = await asyncio.wrap_future(connecting)
         try:
             yield Engine(client, executor)
         finally:
             client.close()
+    except asyncio.CancelledError:
+        connecting.add_done_callback(partial(_drop, EngineClient.close))
+        raise
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
 
@@ -145,9 +150,18 @@ def connect(base_url: str | None = None) -> EngineClient:
     settings: dict[str, Any] = {"base_url": base_url} if base_url else {**kwargs_from_env()}
     address = settings.get("base_url") or "unix:///var/run/docker.sock"
     try:
+        if address.startswith(UNIX):
+            _knock(address.removeprefix(UNIX))
         return EngineClient(timeout=int(REQUEST_S), max_pool_size=THREADS, **settings)
     except (DockerException, RequestException, OSError) as error:
         raise SandboxError(f"The Docker engine at {address} does not answer: {_advice(error)}") from error
+
+
+def _knock(path: str) -> None:
+    """Raise what the system says of the socket at `path`; the SDK would leave a socket open."""
+    with socket.socket(socket.AF_UNIX) as knocking:
+        knocking.settimeout(REQUEST_S)
+        knocking.connect(path)
 
 
 def engine_problem(base_url: str | None = None) -> str | None:

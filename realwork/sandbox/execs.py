@@ -21,6 +21,7 @@ GRACE_S = 1.5
 BUILTINS_S = 5.0
 """A script of shell builtins that takes longer tells of a container that no longer answers."""
 FIRST_LOOK_S = 0.25
+SOON_S = 0.002
 LONGEST_LOOK_S = 1.0
 QUIET_S = 0.05
 LONGEST_DRAIN_S = 0.5
@@ -49,11 +50,10 @@ class Execs:
         try:
             exit_code = await self._exit(exec_id, stream, timeout_s)
             if exit_code is None:
-                await uncancelled(self._end_session(exec_id, stream))
+                await uncancelled(self._end_session(exec_id, stream, GRACE_S))
             return Ended(exit_code, stream, time.monotonic() - began)
         except asyncio.CancelledError:
-            if stream.pid is not None:
-                await uncancelled(self._end_quietly(stream.pid))
+            await uncancelled(self._end_quietly(exec_id, stream))
             raise
         finally:
             stream.close()
@@ -73,16 +73,6 @@ class Execs:
         finally:
             stream.close()
 
-    async def signal(self, signal: str, pid: int) -> None:
-        """Send `signal` to every process of the session and group that `pid` leads.
-
-        Raises:
-            SandboxLost: not even shell builtins run in the container any more.
-        """
-        ended = await self.script(scripts.SIGNAL_SESSION, signal, str(pid), timeout_s=BUILTINS_S)
-        if ended.exit_code is None:
-            raise SandboxLost(f"The container did not carry out a {signal} within {BUILTINS_S:g} s")
-
     async def _start(
         self, argv: Sequence[str], limit_bytes: int, *, announces_pid: bool = False, stdin: bool = False
     ) -> tuple[str, ExecStream]:
@@ -94,7 +84,7 @@ class Execs:
         return exec_id, await self._engine.attach(exec_id, limit_bytes, announces_pid=announces_pid)
 
     async def _exit(self, exec_id: str, stream: ExecStream, timeout_s: float) -> int | None:
-        """The exit code, null when there is none after `timeout_s`."""
+        """The exit code, null when there is none after `timeout_s`; the end of the stream is a hint to look at once."""
         deadline = time.monotonic() + timeout_s
         pause = FIRST_LOOK_S
         while (left := deadline - time.monotonic()) > 0:
@@ -105,7 +95,7 @@ class Execs:
                 await self._drain(stream)
                 return exit_code
             if stream.ended.done():
-                pause = 0.002 if pause >= FIRST_LOOK_S else pause
+                pause = SOON_S if pause >= FIRST_LOOK_S else pause
                 await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_LOOK_S)
         return None
@@ -123,18 +113,28 @@ class Execs:
             received = stream.received
             await asyncio.wait({stream.ended}, timeout=QUIET_S)
 
-    async def _end_session(self, exec_id: str, stream: ExecStream) -> None:
-        """TERM, a moment, KILL; then wait until the command has exited."""
+    async def _end_session(self, exec_id: str, stream: ExecStream, grace_s: float) -> None:
+        """TERM, a moment, KILL for the command's session; then wait until the command has exited.
+
+        Raises:
+            SandboxLost: the command was never started, or not even shell builtins run in the container any more.
+        """
         if stream.pid is None:
             raise SandboxLost("The container did not start a command before its deadline")
-        await self.signal("TERM", stream.pid)
-        await self._exit(exec_id, stream, GRACE_S)
-        await self.signal("KILL", stream.pid)
-        await self._exit(exec_id, stream, GRACE_S)
+        argv = ["/bin/sh", "-c", scripts.END_SESSION, "sh", str(stream.pid)]
+        ending_id, ending = await self._start(argv, 0, stdin=True)
+        try:
+            await self._exit(exec_id, stream, grace_s)
+            ending.send(b"\n")
+            if await self._exit(ending_id, ending, BUILTINS_S) is None:
+                raise SandboxLost(f"The container did not end a command within {BUILTINS_S:g} s")
+            await self._exit(exec_id, stream, GRACE_S)
+        finally:
+            ending.close()
 
-    async def _end_quietly(self, pid: int) -> None:
+    async def _end_quietly(self, exec_id: str, stream: ExecStream) -> None:
         """KILL for a command whose caller is gone; if that fails there is nobody to tell."""
         try:
-            await self.signal("KILL", pid)
+            await self._end_session(exec_id, stream, 0.0)
         except SandboxError:
             return

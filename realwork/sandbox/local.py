@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from realwork.errors import FileError, SandboxError
+from realwork.sandbox import scripts
 from realwork.sandbox.base import CommandResult, FileContent, SandboxSpec
 from realwork.sandbox.folders import read_start, unpack, write_whole
 from realwork.sandbox.processes import LocalCommand, kill_marked
@@ -79,9 +80,12 @@ class LocalSandbox:
             return CommandResult(exit_code=126, stderr=f"sh: cd: {error}\n".encode())
         if not folder.is_dir():
             return CommandResult(exit_code=126, stderr=f"sh: cd: {working_directory}: no such directory\n".encode())
+        parts = scripts.split_command(command)
+        if parts is None:
+            return CommandResult(exit_code=126, stderr=b"sh: argument list too long\n")
         process = LocalCommand(limit_bytes)
         try:
-            exit_code = await process.run(command, folder, self._environment, timeout_s)
+            exit_code = await process.run(parts, folder, self._environment, timeout_s)
         except OSError as error:
             return CommandResult(exit_code=126, stderr=f"sh: {error}\n".encode())
         return CommandResult(

@@ -9,9 +9,10 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from realwork.sandbox import scripts
 from realwork.sandbox.capture import Capture
 from realwork.sandbox.uncancelled import uncancelled
 
@@ -45,8 +46,10 @@ class LocalCommand:
         self.stdout = Capture(limit_bytes)
         self.stderr = Capture(limit_bytes)
 
-    async def run(self, command: str, folder: Path, environment: dict[str, str], timeout_s: float) -> int | None:
-        """The exit code, null when the deadline ended the command."""
+    async def run(
+        self, parts: Sequence[str], folder: Path, environment: dict[str, str], timeout_s: float
+    ) -> int | None:
+        """Run a command in `parts` (see `scripts.split_command`); its exit code, null when the deadline ended it."""
         pipes: list[asyncio.ReadTransport] = []
         ends: list[asyncio.Future[None]] = []
         try:
@@ -55,7 +58,7 @@ class LocalCommand:
                 err = await self._pipe(self.stderr, pipes, ends)
                 try:
                     process = await asyncio.create_subprocess_exec(
-                        "/bin/sh", "-c", command,
+                        "/bin/sh", "-c", scripts.RUN, "sh", *parts,
                         stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=err,
                         cwd=folder, env=environment, start_new_session=True,
                     )  # fmt: skip

@@ -1,8 +1,13 @@
 """The shell scripts that run inside a container, for any POSIX `/bin/sh`.
 
-Guarantees: what must work when no process can be forked (START, SIGNAL_SESSION, KILL_ALL) uses shell builtins only.
+Guarantees: what must work when no process can be forked (END_SESSION, KILL_ALL) uses shell builtins only.
 Arguments are positional; no script is put together from text of the agent.
 """
+
+_PART_CHARACTERS = 30_000
+"""The kernel takes 128 KiB in one argument, and a character is 4 bytes at most."""
+_MOST_CHARACTERS = 400_000
+"""It takes about 2 MiB in all of them."""
 
 FIRST_PROCESS = """\
 env --ignore-signal=CHLD true 2>/dev/null && exec env --ignore-signal=CHLD sleep "$1"
@@ -14,34 +19,50 @@ while read -r up _ </proc/uptime; left=$((end - ${up%%.*})); [ "$left" -gt 0 ]; 
 """`$1`: seconds until the container ends. As process 1 a plain `sleep` cannot be killed, stopped or terminated from
 inside, and the kernel reaps orphans for a parent that ignores CHLD. Where `env` cannot ignore it, a shell reaps."""
 
-START = """\
-echo $$
-cd "$1" || exit 126
-[ $# -gt 2 ] || exec /bin/sh -c "$2"
-shift
+RUN = """\
+if [ $# -eq 1 ]; then
+    if command -v nice >/dev/null; then exec nice -n 19 /bin/sh -c "$1"; fi
+    exec /bin/sh -c "$1"
+fi
 command=
 for part; do command=$command$part; done
 set --
 eval "$command"
 """
-"""`$1`: working directory; `$2`...: the command, in parts that each fit into one argument. The first line it prints is
-the process id inside, which is also that of its session and group."""
+"""`$1`...: the command, in parts that each fit into one argument; see `split_command`. It is nice
+to what we run beside it, so that a hundred spinning processes cannot starve the script that ends them; between
+sandboxes that changes nothing."""
 
-SIGNAL_SESSION = """\
-signal=$1 leader=$2
-for entry in /proc/[0-9]*; do
-    pid=${entry#/proc/}
-    [ "$pid" -ne 1 ] && [ "$pid" -ne $$ ] || continue
-    stat=
-    while read -r line; do stat=$line; done 2>/dev/null <"$entry/stat" || continue
-    set -- ${stat##*) }
-    [ "${3:-}" = "$leader" ] || [ "${4:-}" = "$leader" ] || continue
-    kill -s "$signal" "$pid" 2>/dev/null
-done
-kill -s "$signal" -- "-$leader" 2>/dev/null
+START = f"""\
+echo $$
+cd "$1" || exit 126
+shift
+{RUN}"""
+"""`$1`: working directory; `$2`...: the command, as for RUN. The first line it prints is the process id inside, which
+is also that of its session and group."""
+
+END_SESSION = """\
+leader=$1
+reach() {
+    signal=$1
+    kill -s "$signal" -- "-$leader"
+    for entry in /proc/[0-9]*; do
+        pid=${entry#/proc/}
+        [ "$pid" -ne 1 ] && [ "$pid" -ne $$ ] || continue
+        stat=
+        while read -r line; do stat=$line; done <"$entry/stat" || continue
+        set -- ${stat##*) }
+        [ "${3:-}" = "$leader" ] || [ "${4:-}" = "$leader" ] || continue
+        kill -s "$signal" "$pid"
+    done
+} 2>/dev/null
+reach TERM
+read -r _
+reach KILL
 exit 0
 """
-"""`$1`: signal; `$2`: session. Reaches every process of the session and of the group, whatever its name contains."""
+"""`$1`: session. TERM, and KILL when standard input brings a line or ends. Each reaches the whole group at once, which no
+fork loop escapes, then every process of the session, whatever its name contains."""
 
 KILL_ALL = """\
 kill -9 -1 2>/dev/null
@@ -84,3 +105,10 @@ for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_contro
 done
 """
 """Prints how many processes the memory limit has ended so far."""
+
+
+def split_command(command: str) -> list[str] | None:
+    """A command in parts that each fit into one argument, at least one; null when it is too long altogether."""
+    if len(command) > _MOST_CHARACTERS:
+        return None
+    return [command[at : at + _PART_CHARACTERS] for at in range(0, len(command), _PART_CHARACTERS)] or [""]

@@ -31,3 +31,8 @@ def use(opener: Opener, scenario: Callable[[Any], Awaitable[T]], **fields: Any) 
 
 async def run(sandbox: Sandbox, command: str, *, timeout_s: float = 20.0, **options: Any) -> CommandResult:
     return await sandbox.execute(command, **({"timeout_s": timeout_s, "working_directory": WORK} | options))
+
+
+def unique_number() -> int:
+    """Seconds to sleep that no other process of this machine has in its command line."""
+    return uuid.uuid4().int % 10**9
