@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from realwork.errors import SandboxError, SandboxLost
 from realwork.sandbox import scripts
@@ -23,6 +24,7 @@ BUILTINS_S = 5.0
 FIRST_LOOK_S = 0.25
 SOON_S = 0.002
 LONGEST_LOOK_S = 1.0
+LOOK_S = 10.0
 QUIET_S = 0.05
 LONGEST_DRAIN_S = 0.5
 
@@ -101,7 +103,8 @@ class Execs:
         return None
 
     async def _exit_now(self, exec_id: str) -> int | None:
-        found = await self._engine.call("waiting for a command", self._engine.client.exec_inspect, exec_id)
+        look = partial(self._engine.client.exec_inspect, exec_id)
+        found = await self._engine.call_within(LOOK_S, "waiting for a command", look)
         exit_code = None if found["Running"] else found["ExitCode"]
         return None if exit_code is None else int(exit_code)
 

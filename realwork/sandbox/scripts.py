@@ -61,8 +61,8 @@ read -r _
 reach KILL
 exit 0
 """
-"""`$1`: session. TERM, and KILL when standard input brings a line or ends. Each reaches the whole group at once, which no
-fork loop escapes, then every process of the session, whatever its name contains."""
+"""`$1`: session. TERM, and KILL when standard input brings a line or ends. Each reaches the whole group at once, which
+no fork loop escapes, then every process of the session, whatever its name contains."""
 
 KILL_ALL = """\
 kill -9 -1 2>/dev/null
