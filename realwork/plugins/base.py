@@ -122,7 +122,7 @@ class BasePlugin(ABC):
 
     async def cleanup(self) -> None:
         """Let go of what `initialize` took, after each call."""
-        return None
+        return
 
     async def execute(self, hook: PluginHookType, context: PluginContext) -> PluginContext:
         """Answer `hook` in the context."""

@@ -4,7 +4,6 @@ Guarantees: whatever the plugin's code does short of ending the process becomes 
 where the plugin ran; nothing of a plugin's own types leaves its process but `state`, which only its next call opens.
 """
 
-import asyncio
 import json
 import math
 import pickle
@@ -269,14 +268,8 @@ def explain(error: BaseException) -> str:
     """What went wrong in a plugin, and in which line of it, if that is known."""
     cause = error.__cause__ or error
     said = shorten(str(error).strip(), LONGEST_ERROR)
-    if not isinstance(cause, RealworkError):
-        said = f"{type(cause).__name__}: {said}"
-    frames = traceback.extract_tb(cause.__traceback__)
-    if error.__cause__ is not None and frames:
-        said += f" ({frames[-1].filename.rsplit('/', 1)[-1]}, line {frames[-1].lineno})"
-    return valid_text(said)
-
-
-def run_call(plugin: BasePlugin, call: HookCall, state: bytes) -> Answer:
-    """`call_plugin` in an event loop of its own, for a process without one."""
-    return asyncio.run(call_plugin(plugin, call, state))
+    where = [] if isinstance(cause, RealworkError) else [type(cause).__name__]
+    frames = traceback.extract_tb(cause.__traceback__) if error.__cause__ is not None else []
+    if frames:
+        where.append(f"{frames[-1].filename.rpartition('/')[2]}, line {frames[-1].lineno}")
+    return valid_text(f"{said} ({', '.join(where)})" if where else said)

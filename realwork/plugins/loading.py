@@ -1,0 +1,170 @@
+"""From the run file's entries to plugin objects: imports the modules, finds the classes, constructs them.
+
+Guarantees: every plugin that cannot be used is named with the original error, all of them at
+once, before anything runs.
+"""
+
+import importlib
+import inspect
+import sys
+import sysconfig
+import typing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from realwork.config import PluginEntry, RunConfig
+from realwork.errors import InputError, RealworkError, blame
+from realwork.plugins.annotations import import_with_lazy_annotations
+from realwork.plugins.base import BasePlugin, PluginHookType
+from realwork.plugins.builtin import ALWAYS_ON, BUILTIN
+from realwork.plugins.calls import explain
+from realwork.text import valid_text
+
+_ASYNC_METHODS = (
+    *("execute", "initialize", "cleanup", "should_continue_rollout", "modify_rollout_strategy", "filter_actions"),
+    *("analyze_trajectory", "suggest_improvements", "modify_environment", "evaluate_episode"),
+)
+
+
+@dataclass(frozen=True)
+class LoadedPlugin:
+    """A plugin and the entry of the run file that it comes from.
+
+    Attributes:
+        modules: the modules that its code was read from; empty for a built-in.
+    """
+
+    plugin: BasePlugin
+    entry: PluginEntry
+    builtin: bool = False
+    modules: tuple[str, ...] = ()
+
+    @property
+    def hooks(self) -> frozenset[PluginHookType]:
+        return frozenset(PluginHookType(hook) for hook in self.plugin.supported_hooks)
+
+    @property
+    def priority(self) -> int:
+        return self.entry.priority if "priority" in self.entry.model_fields_set else int(self.plugin.priority)
+
+
+def load_plugins(config: RunConfig, *, folder: Path | None = None) -> list[LoadedPlugin]:
+    """The plugins of `config`, built-ins first; none when plugins are switched off.
+
+    A module is looked for in `folder` (that of the run file), in the current directory, then where Python looks.
+
+    Raises:
+        InputError: with one problem for each plugin that cannot be used.
+    """
+    if not config.rollout_config.enable_plugins:
+        return []
+    named = {entry.module for entry in config.plugins}
+    entries = [PluginEntry(module=name) for name in ALWAYS_ON if name not in named] + config.plugins
+    loaded: list[LoadedPlugin] = []
+    problems: list[str] = []
+    with _importable(folder):
+        for entry in entries:
+            try:
+                with blame(InputError, "cannot be used"):
+                    found = _load(entry)
+                    _check_names(found, loaded)
+                loaded += found
+            except (RealworkError, SystemExit) as error:
+                problems.append(f"plugin {entry.module}: {explain(error)}")
+    if problems:
+        raise InputError(f"{len(problems)} plugin(s) cannot be used", problems=problems)
+    return [each for each in loaded if each.plugin.enabled]
+
+
+@contextmanager
+def _importable(folder: Path | None) -> Iterator[None]:
+    """The folder of the run file and the current one come first for imports, for the length of the block."""
+    before = list(sys.path)
+    places = [folder.resolve()] if folder is not None else []
+    sys.path[:0] = [str(place) for place in [*places, Path.cwd()]]
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _load(entry: PluginEntry) -> list[LoadedPlugin]:
+    if entry.module in BUILTIN:
+        return [LoadedPlugin(_construct(BUILTIN[entry.module], entry), entry, builtin=True)]
+    before = set(sys.modules)
+    kinds = _plugin_classes(_import(entry.module))
+    own = {entry.module, *(kind.__module__ for kind in kinds), *(set(sys.modules) - before)}
+    modules = tuple(sorted(name for name in own if _is_users(name)))
+    return [LoadedPlugin(_construct(kind, entry), entry, modules=modules) for kind in kinds]
+
+
+def _import(name: str) -> ModuleType:
+    with blame(InputError, "cannot be imported"):
+        try:
+            return importlib.import_module(name)
+        except NameError as error:
+            if sys.version_info >= (3, 14) or error.name not in typing.__all__:
+                raise
+            return import_with_lazy_annotations(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            raise InputError(
+                f"cannot be imported: {error}. Put it beside the run file or into the current folder, or install it"
+            ) from None
+
+
+def _is_users(name: str) -> bool:
+    """Whether a module is a file of the user's, which other nodes may not have, and no installed package."""
+    path = getattr(sys.modules.get(name), "__file__", None)
+    if path is None or name.partition(".")[0] == "realwork":
+        return False
+    return not any(Path(path).is_relative_to(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib"))
+
+
+def _plugin_classes(module: ModuleType) -> list[type[BasePlugin]]:
+    """The concrete plugin classes in `module`, in its order, without those that it has from realwork."""
+    classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, BasePlugin)]
+    own = [kind for kind in dict.fromkeys(classes) if kind.__module__.partition(".")[0] != "realwork"]
+    if concrete := [kind for kind in own if not inspect.isabstract(kind)]:
+        return concrete
+    missing = [f"{kind.__name__} does not define {', '.join(sorted(kind.__abstractmethods__))}" for kind in own]
+    raise InputError(f"there is no plugin class in the module{': ' if missing else ''}{'; '.join(missing)}")
+
+
+def _construct(kind: type[BasePlugin], entry: PluginEntry) -> BasePlugin:
+    """An instance of `kind`, given the entry's `config` in the way that its constructor takes it."""
+    for name in _ASYNC_METHODS:
+        if hasattr(kind, name) and not inspect.iscoroutinefunction(getattr(kind, name)):
+            raise InputError(f"{kind.__name__}.{name} must be an 'async def'")
+    constructor = inspect.signature(kind)
+    with blame(InputError, f"the constructor of {kind.__name__} fails"):
+        if "config" in constructor.parameters and "config" not in entry.config:
+            return kind(config=entry.config)  # type: ignore[call-arg]
+        if constructor.parameters:
+            return kind(**entry.config)
+        plugin = kind()
+        plugin.config = entry.config
+        return plugin
+
+
+def _check_names(found: Sequence[LoadedPlugin], earlier: Sequence[LoadedPlugin]) -> None:
+    """Make sure that what names and orders the plugins can be read.
+
+    Raises:
+        InputError: a name is empty or taken.
+    """
+    taken = {each.plugin.name for each in earlier}
+    for each in found:
+        name = each.plugin.name
+        if not str(name).strip() or name != valid_text(name):
+            raise InputError(f"the name of {type(each.plugin).__name__} must be text, not {name!r}")
+        if name in taken:
+            raise InputError(f"there is another plugin with the name '{name}'")
+        taken.add(name)
+        with blame(InputError, f"{name}: version, supported_hooks or priority are wrong"):
+            _ = str(each.plugin.version), each.hooks, each.priority
