@@ -28,6 +28,7 @@ ROWS = [
     ["analysis"],
     ["distributed"],
     ["api"],
+    ["bench"],
     ["cli"],
 ]
 HOMES = {

@@ -31,6 +31,7 @@ app.command("stats")(inspection.stats)
 app.command("show")(inspection.show)
 app.command("doctor")(machine.doctor)
 app.command("gc")(machine.gc)
+app.command("bench")(machine.bench)
 
 
 @app.command("version")
