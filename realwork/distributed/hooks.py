@@ -109,10 +109,10 @@ class RayCalls:
 def call_packed(code: bytes, call: HookCall, state: bytes) -> Answer:
     """What the pickled plugin answers, called in this process."""
     try:
-        with blame(PluginError, f"{call.hook}: it cannot be unpickled"):
+        with blame(PluginError, "it cannot be unpickled"):
             plugin = pickle.loads(code)
     except RealworkError as error:
-        return Answer(error=explain(error), state=state)
+        return Answer(error=f"{call.hook}: {explain(error)}", state=state)
     return asyncio.run(call_plugin(plugin, call, state))
 
 

@@ -135,23 +135,23 @@ def episode_result(trajectory: Trajectory) -> EpisodeResult:
 async def call_plugin(plugin: BasePlugin, call: HookCall, state: bytes = b"") -> Answer:
     """Call `plugin` in this process. Never raises but for cancellation."""
     try:
-        with blame(PluginError, f"{call.hook}"):
+        with blame(PluginError, "its code failed"):
             return await _call(plugin, call, state)
     except (RealworkError, SystemExit) as error:
-        return Answer(error=explain(error), state=state)
+        return Answer(error=f"{call.hook}: {explain(error)}", state=state)
 
 
 async def _call(plugin: BasePlugin, call: HookCall, state: bytes) -> Answer:
     given = call.context()
     context = PluginContext((pickle.loads(state) if state else {}) | given)
     if not await plugin.initialize():
-        raise PluginError(f"{call.hook}: initialize() returned false")
+        raise PluginError("initialize() returned false")
     try:
         answered = await plugin.execute(call.hook, context)
     finally:
         await plugin.cleanup()
     if not isinstance(answered, PluginContext):
-        raise PluginError(f"{call.hook}: execute() must return the context, not {type(answered).__name__}")
+        raise PluginError(f"execute() must return the context, not {type(answered).__name__}")
     answer = _checked(plugin, call, answered)
     return answer.model_copy(update={"state": _kept(answered, given)})
 

@@ -1,0 +1,263 @@
+import asyncio
+import json
+
+import pytest
+
+from realwork.config import EnvironmentConfig
+from realwork.errors import PluginError
+from realwork.plugins.dispatch import PluginHooks
+from realwork.types import CommandAction, Observation, RolloutSpec
+from tests.plugins.modules import EXAMPLE, evaluating, filtering, modifying, watching
+from tests.trajectories.records import failed, graded
+
+SPEC = RolloutSpec(run_id="r", environment_id="calc", sample_index=0)
+ENVIRONMENT = EnvironmentConfig(
+    id="calc", docker_image="i", prompt="p", unit_tests=["true"], environment_variables={"KEY": "hush"}
+)
+LS, PWD = CommandAction(command="ls"), CommandAction(command="pwd")
+
+
+def hooks_of(plugins, *entries):
+    packed, calls = plugins.in_process(*entries)
+    return PluginHooks(packed, SPEC, calls), calls
+
+
+def review(plugins, *entries, actions=(LS, PWD)):
+    """The verdicts of `entries`, and what they leave in the row."""
+
+    async def reviewed():
+        hooks, _ = hooks_of(plugins, *entries)
+        return await hooks.review(actions), data(hooks)
+
+    return asyncio.run(reviewed())
+
+
+def data(hooks):
+    return json.loads(hooks.annotate(graded()).plugin_data)
+
+
+def evaluate(plugins, *entries, trajectory=None):
+    async def evaluated():
+        hooks, _ = hooks_of(plugins, *entries)
+        return await hooks.evaluate(trajectory or graded(passed=1))
+
+    trajectory = asyncio.run(evaluated())
+    return trajectory, json.loads(trajectory.plugin_data)
+
+
+def decisions(verdicts):
+    return [verdict.decision for verdict in verdicts]
+
+
+def test_an_action_that_is_left_out_is_blocked_with_the_reason(plugins):
+    text = (
+        filtering("strict", "return actions[1:]")
+        + "\n    def block_reason(self, action):\n        return 'no ' + action.command\n"
+    )
+    verdicts, _ = review(plugins, text)
+    assert decisions(verdicts) == ["blocked by strict: no ls", "allowed"]
+    assert verdicts[0].action.problem == "blocked by strict: no ls"
+
+
+def test_a_changed_action_runs_changed_and_both_are_recorded(plugins):
+    text = filtering("soft", "return [actions[0], actions[1].model_copy(update={'command': 'id'})]")
+    verdicts, said = review(plugins, text)
+    assert decisions(verdicts) == ["allowed", "rewritten by soft"]
+    assert verdicts[1].action.command == "id"
+    (change,) = said["soft"]["rewritten"]
+    assert (change["step"], change["from"]["command"], change["to"]["command"]) == (0, "pwd", "id")
+
+
+def test_filters_see_what_those_of_higher_priority_have_left(plugins):
+    first = plugins.entry(filtering("first", "return actions[:1]"), priority=5)
+    second = filtering("second", "return [CommandAction(command=f'echo {len(actions)}')]")
+    verdicts, _ = review(plugins, second, first)
+    assert decisions(verdicts) == ["rewritten by second", "blocked by first: not allowed"]
+    assert verdicts[0].action.command == "echo 1"
+
+
+def test_of_two_equal_actions_one_can_be_left_out(plugins):
+    verdicts, _ = review(plugins, filtering("once", "return actions[:1]"), actions=(LS, LS))
+    assert decisions(verdicts) == ["allowed", "blocked by once: not allowed"]
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise ValueError('boom')", "pre_action: its code failed: boom (ValueError, plugins_"),
+        ("return None", "must answer with a list of actions, not NoneType"),
+        ("return 42", "not int"),
+        ("return ['ls']", "validation error"),
+        ("return actions + actions", "not the given ones"),
+        ("return [CommandAction(command='x')]", "not the given ones"),
+        ("return [CommandAction(command='a\\0b'), actions[1]]", "NUL"),
+        ("return [CommandAction(command='\\ud800'), actions[1]]", "valid text"),
+        ("return [actions[0].model_copy(update={'command': 3}), actions[1]]", "validation error"),
+        ("sys.exit(3)", "SystemExit"),
+        ("context.set('keep', lambda: 1); return actions", "pickle"),
+    ],
+)
+def test_a_filter_that_fails_or_talks_nonsense_allows_everything_and_is_recorded(plugins, code, said):
+    verdicts, row = review(plugins, filtering("odd", code))
+    assert decisions(verdicts) == ["allowed", "allowed"]
+    assert said in row["odd"]["error"]
+    assert row["odd"]["errors"] == 1
+
+
+def test_a_critical_plugin_that_fails_raises_with_its_name(plugins):
+    with pytest.raises(PluginError, match="critical plugin odd failed: pre_action: its code failed: boom"):
+        review(plugins, plugins.entry(filtering("odd", "raise ValueError('boom')"), critical=True))
+
+
+def test_a_plugin_that_hangs_is_given_up_after_three_times(plugins):
+    text = filtering("slow", "import asyncio; await asyncio.sleep(60)")
+
+    async def reviewed():
+        hooks, calls = hooks_of(plugins, plugins.entry(text, timeout=0.05))
+        for _ in range(5):
+            assert decisions(await hooks.review([LS])) == ["allowed"]
+        return calls.calls, data(hooks)
+
+    calls, row = asyncio.run(reviewed())
+    assert len(calls) == 3
+    assert row["slow"]["error"] == "pre_action: gave no answer for 0.05 s"
+
+
+def test_what_a_plugin_sets_in_the_context_comes_back_with_its_next_call(plugins):
+    code = "n = context.get('n', 0); context.set('n', n + 1); return [CommandAction(command=str(n))]"
+
+    async def reviewed():
+        hooks, _ = hooks_of(plugins, filtering("counts", code))
+        return [(await hooks.review([LS]))[0].action.command for _ in range(3)]
+
+    assert asyncio.run(reviewed()) == ["0", "1", "2"]
+
+
+def test_a_hook_that_nobody_answers_calls_nobody(plugins):
+    async def played():
+        hooks, calls = hooks_of(plugins, evaluating("judge", "return {}"))
+        await hooks.modify(ENVIRONMENT)
+        await hooks.review([LS])
+        hooks.acted(LS, Observation(call_id="c", tool_name="t", status="ok"))
+        hooks.testing()
+        return calls.calls
+
+    assert asyncio.run(played()) == []
+
+
+def modify(plugins, *entries):
+    async def modified():
+        hooks, _ = hooks_of(plugins, *entries)
+        return await hooks.modify(ENVIRONMENT), data(hooks)
+
+    return asyncio.run(modified())
+
+
+def test_modifiers_change_the_environment_one_after_the_other_and_the_row_says_how(plugins):
+    one = "return environment_config.model_copy(update={'prompt': environment_config.prompt + '1'})"
+    changes = "{'environment_variables': {'NEW': 'hush'}, 'prompt': environment_config.prompt + '2'}"
+    two = f"return environment_config.model_dump() | {changes}"
+    environment, row = modify(plugins, modifying("one", one), modifying("two", two))
+    assert (environment.prompt, environment.environment_variables) == ("p12", {"NEW": "hush"})
+    assert row["one"]["changed"] == {"prompt": "p1"}
+    assert row["two"]["changed"] == {"prompt": "p12", "environment_variables": ["NEW"]}
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("return None", "validation error"),
+        ("return environment_config.model_copy(update={'unit_tests': []})", "unit_tests"),
+        ("return environment_config.model_copy(update={'id': 'other'})", "must not change the environment's id"),
+        ("return environment_config.model_copy(update={'prompt': '\\ud800'})", "surrogates"),
+        ("raise RuntimeError", "RuntimeError"),
+    ],
+)
+def test_a_wrong_environment_is_not_taken(plugins, code, said):
+    environment, row = modify(plugins, modifying("odd", code))
+    assert environment == ENVIRONMENT
+    assert said in row["odd"]["error"]
+    assert "hush" not in row["odd"]["error"]
+
+
+def test_evaluators_add_named_rewards(plugins):
+    trajectory, _ = evaluate(plugins, evaluating("judge", "return {'style': 0.25, 'tests': 1}"))
+    assert [(each.name, each.value) for each in trajectory.rewards] == [
+        ("tests", 0.5),
+        ("style", 0.25),
+        ("judge.tests", 1.0),
+    ]
+    assert trajectory.reward == 0.5
+
+
+def test_a_replaced_reward_says_so_and_the_first_in_priority_wins(plugins):
+    late = evaluating("late", "return {'reward': 0.1}")
+    first = plugins.entry(evaluating("first", "return {'reward': -2}"), priority=1)
+    trajectory, row = evaluate(plugins, late, first)
+    assert (trajectory.reward, trajectory.success) == (-2.0, False)
+    assert row["first"]["replaced_reward"] == 0.5
+    assert "first had replaced it before" in row["late"]["error"]
+    assert [each.name for each in trajectory.rewards] == ["tests", "first.reward", "late.reward"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "return {'reward': float('nan')}",
+        "return {'x': float('inf')}",
+        "return {'x': '1'}",
+        "return {'x': True}",
+        "return {'x': None}",
+        "return {1: 1.0}",
+        "return [1.0]",
+        "return None",
+    ],
+)
+def test_a_reward_that_is_no_finite_number_is_not_taken(plugins, code):
+    trajectory, row = evaluate(plugins, evaluating("odd", code))
+    assert (trajectory.reward, len(trajectory.rewards)) == (0.5, 1)
+    assert row["odd"]["error"].startswith("post_test: ")
+
+
+def test_a_trajectory_without_a_grade_is_analyzed_but_never_judged(plugins):
+    trajectory, row = evaluate(plugins, evaluating("judge", "return {'reward': 1.0}"), EXAMPLE, trajectory=failed())
+    assert (trajectory.reward, trajectory.rewards) == (None, ())
+    assert "judge" not in row
+    assert row["custom_analyzer"]["analysis"] == {"custom_metric": 42}
+    assert row["custom_analyzer"]["suggestions"] == ["Custom suggestion based on analysis"]
+
+
+def test_what_cannot_be_written_as_json_is_an_error(plugins):
+    _, row = evaluate(plugins, EXAMPLE.replace('{"custom_metric": 42}', "{'x': object()}"))
+    assert "type object, which is not JSON" in row["custom_analyzer"]["error"]
+
+
+def test_who_only_watches_is_not_waited_for_before_the_episode_has_ended(plugins):
+    code = "import asyncio; await asyncio.sleep(0.2); n = context.get('n', 0) + 1; context.set('n', n); return context"
+
+    async def played():
+        hooks, calls = hooks_of(plugins, watching("watch", "post_action", code))
+        began = asyncio.get_running_loop().time()
+        for _ in range(3):
+            hooks.acted(LS, Observation(call_id="c", tool_name="t", status="ok"))
+            await hooks.review([LS])
+        waited = asyncio.get_running_loop().time() - began
+        return waited, json.loads((await hooks.evaluate(graded())).plugin_data), calls.calls
+
+    waited, row, calls = asyncio.run(played())
+    assert waited < 0.1
+    assert calls == [("watch", "post_action")] * 3
+    assert row["watch"]["calls"] == 3
+
+
+def test_watchers_that_never_end_are_cut_and_recorded(plugins):
+    code = "import asyncio; await asyncio.sleep(60)"
+
+    async def played():
+        hooks, _ = hooks_of(plugins, plugins.entry(watching("watch", "post_action", code), timeout=0.1))
+        for _ in range(20):
+            hooks.acted(LS, Observation(call_id="c", tool_name="t", status="ok"))
+        async with asyncio.timeout(2):
+            return json.loads((await hooks.evaluate(graded())).plugin_data)
+
+    assert asyncio.run(played())["watch"]["error"].startswith("post_action: ")

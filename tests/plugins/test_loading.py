@@ -1,0 +1,124 @@
+import sys
+
+import pytest
+
+from tests.plugins.modules import EXAMPLE, filtering, module, watching
+
+KEEP = "return actions"
+
+
+def names(loaded):
+    return [each.plugin.name for each in loaded]
+
+
+@pytest.mark.parametrize("start", ["", "from typing import Any\n", "from __future__ import annotations\n"])
+def test_the_documented_example_loads_as_it_stands_and_with_its_import(plugins, start):
+    (example,) = plugins.users(start + EXAMPLE)
+    assert (example.plugin.name, example.plugin.version, example.plugin.plugin_type) == (
+        "custom_analyzer",
+        "1.0.0",
+        "trajectory_analyzer",
+    )
+
+
+def test_only_annotations_may_use_a_name_that_was_not_imported(plugins):
+    (problem,) = plugins.problems(EXAMPLE + "\nx: Any = 1\ny = Any\n")
+    assert "cannot be imported: name 'Any' is not defined (NameError" in problem
+
+
+def test_the_built_ins_are_there_unless_plugins_are_switched_off(plugins):
+    assert names(plugins.load()) == ["safety_filter", "trajectory_analyzer"]
+    assert plugins.load(enabled=False) == []
+
+
+def test_a_manager_that_is_built_in_acts_only_when_it_is_configured(plugins):
+    loaded = plugins.load({"module": "performance_rollout_manager", "config": {"min_episodes": 2}})
+    assert names(loaded) == ["safety_filter", "trajectory_analyzer", "performance_rollout_manager"]
+
+
+def test_an_entry_with_the_name_of_a_built_in_configures_it(plugins):
+    assert len(plugins.load({"module": "safety_filter", "config": {"blocked_commands": ["curl"]}})) == 2
+    (problem,) = plugins.problems({"module": "safety_filter", "config": {"blocked": []}})
+    assert problem.startswith("plugin safety_filter: the constructor of SafetyFilter fails")
+    assert "'blocked'" in problem
+
+
+def test_the_config_goes_to_the_constructor_in_the_way_it_takes_it(plugins):
+    keywords = filtering("a", KEEP) + "\n    def __init__(self, depth=1):\n        self.got = depth\n"
+    whole = filtering("b", KEEP) + "\n    def __init__(self, config=None):\n        self.got = config\n"
+    entries = [plugins.entry(text, config={"depth": 3}) for text in (keywords, whole, filtering("c", KEEP))]
+    first, second, third = plugins.users(*entries)
+    assert (first.plugin.got, second.plugin.got, third.plugin.config) == (3, {"depth": 3}, {"depth": 3})
+
+
+def test_every_concrete_class_of_a_module_is_loaded_also_one_from_elsewhere(plugins):
+    other = plugins.write(filtering("other", KEEP))
+    text = f"from {other} import Plugin as Other\n" + filtering("own", KEEP)
+    assert sorted(names(plugins.users(text))) == ["other", "own"]
+
+
+def test_every_problem_is_named_with_its_plugin_and_the_original_error(plugins):
+    text = "class Half(ActionFilterPlugin):\n    name = 'half'\n"
+    entries = [
+        "no_such_module_anywhere",
+        plugins.write("import no_such_dependency\n"),
+        plugins.write("1 / 0\n"),
+        plugins.write("import sys\nsys.exit(3)\n"),
+        plugins.write("def broken(:\n"),
+        plugins.write("from realwork.plugins import *\n" + text),
+        plugins.write(filtering("sync", KEEP).replace("async def", "def")),
+        plugins.write(filtering("x", KEEP) + "\n    def __init__(self):\n        raise ValueError('no licence')\n"),
+        plugins.write(watching("y", "no_such_hook", "return context")),
+        plugins.write(filtering("safety_filter", KEEP)),
+    ]
+    problems = plugins.problems(*entries)
+    said = [
+        "Put it beside the run file",
+        "cannot be imported: No module named 'no_such_dependency'",
+        "cannot be imported: division by zero (ZeroDivisionError",
+        "SystemExit",
+        "SyntaxError",
+        "Half does not define filter_actions, supported_hooks, version",
+        "filter_actions must be an 'async def'",
+        "no licence (ValueError",
+        "'no_such_hook' is not a valid PluginHookType",
+        "another plugin with the name 'safety_filter'",
+    ]
+    assert len(problems) == len(said)
+    for entry, problem, part in zip(entries, problems, said, strict=True):
+        assert problem.startswith(f"plugin {entry}: ")
+        assert part in problem
+
+
+def test_the_path_for_imports_is_as_before_after_loading(plugins):
+    before = list(sys.path)
+    plugins.load(EXAMPLE)
+    assert sys.path == before
+
+
+def test_a_plugin_that_is_not_enabled_is_left_out(plugins):
+    assert plugins.users(filtering("off", KEEP) + "\n    enabled = False\n") == []
+
+
+def test_the_priority_of_the_run_file_stands_above_that_of_the_class(plugins):
+    text = filtering("a", KEEP) + "\n    priority = 7\n"
+    assert plugins.users(text)[0].priority == 7
+    assert plugins.users(plugins.entry(text, priority=0))[0].priority == 0
+
+
+def test_importing_the_classes_does_not_import_ray():
+    import subprocess
+
+    code = "import realwork.plugins.dispatch, realwork.plugins.loading, sys; assert 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_module_needs_no_plugin_of_its_own_to_be_named_in_the_problem(plugins):
+    (problem,) = plugins.problems(plugins.write("x = 1\n"))
+    assert problem.endswith("there is no plugin class in the module")
+
+
+def test_helpers_of_the_user_travel_with_the_plugin(plugins):
+    helper = plugins.write("def helped():\n    return 1\n")
+    (loaded,) = plugins.users(f"import {helper}, json\n" + module("BasePlugin", "p", "", hooks=["pre_test"]))
+    assert set(loaded.modules) == {helper, loaded.entry.module}
