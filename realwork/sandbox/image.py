@@ -17,6 +17,8 @@ from realwork.sandbox import labels
 from realwork.sandbox.engine import Engine, EngineClient, NoAnswer
 
 OWN_IMAGES = "realwork/base:"
+"""Made on this machine, never pulled: in a public registry the name may be anybody's."""
+REMEDY = "check its name, log in to its registry, or load it into the engine with `docker load`"
 PULL_S = 3600.0
 CHECK_S = 60.0
 
@@ -32,6 +34,8 @@ async def ensure_image(engine: Engine, image: str, on_progress: Callable[[str], 
     """
     async with engine.lock(image):
         found = await _find(engine, image)
+        if found is None and image.startswith(OWN_IMAGES):
+            raise ImageError(f"The engine does not have the image {image}: run cluster/setup.sh (or make setup)")
         if found is None:
             await _pull(engine, image, on_progress)
             found = await _find(engine, image)
@@ -90,7 +94,7 @@ async def _pull(engine: Engine, image: str, on_progress: Callable[[str], None]) 
     except NoAnswer:
         raise
     except SandboxError as error:
-        raise ImageError(f"The image {image} cannot be had: {error}; {_remedy(image)}") from error
+        raise ImageError(f"The image {image} cannot be had: {error}; {REMEDY}") from error
     finally:
         stop.set()
 
@@ -109,9 +113,3 @@ def _pull_blocking(client: EngineClient, image: str, report: Callable[[str], Non
         if said.get(layer) != status:
             said[layer] = status
             report(f"{image}: {layer} {status}".replace("  ", " "))
-
-
-def _remedy(image: str) -> str:
-    if image.startswith(OWN_IMAGES):
-        return "it is made by cluster/setup.sh (or make setup)"
-    return "check its name, log in to its registry, or load it into the engine with `docker load`"

@@ -110,6 +110,14 @@ def test_an_image_that_cannot_be_had_is_named_with_the_answer(docker_image):
         with_engine(scenario)
 
 
+def test_an_own_image_that_is_missing_is_never_pulled(docker_image):
+    async def scenario(engine):
+        await ensure_image(engine, "realwork/base:none")
+
+    with pytest.raises(ImageError, match=r"realwork/base:none: run cluster/setup\.sh"):
+        with_engine(scenario)
+
+
 def test_an_image_without_a_shell_is_refused(empty_image, docker_image):
     async def scenario(engine):
         await check_shell(engine, docker_image)
