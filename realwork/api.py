@@ -14,9 +14,11 @@ from realwork import __version__
 from realwork.config import SCRIPTED_PREFIX, RunConfig
 from realwork.distributed.cluster import connected, nodes, on_every_node, slots_that_fit
 from realwork.distributed.driver import Driver, Observer, RunResult, finished_result, rollout_memory_mib
+from realwork.distributed.hooks import pack
 from realwork.environment import PackedFolder
 from realwork.errors import InputError
 from realwork.model.scripted import load_script
+from realwork.plugins.loading import load_plugins
 from realwork.preflight import engine_problems
 from realwork.rollout import RolloutSettings, summarize
 from realwork.runfile import RunFile
@@ -147,6 +149,7 @@ def _settings(run_file: RunFile) -> RolloutSettings:
             for environment_id, paths in run_file.folders.items()
         },
         environments_json={each.id: run_file.environment_json(each.id) for each in config.environments},
+        plugins=pack(load_plugins(config, folder=run_file.path.parent)),
     )
 
 

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from realwork.fields import (
     LARGEST_COUNT,
+    LONGEST_S,
     BaseUrl,
     Count,
     CountOrZero,
@@ -51,6 +52,10 @@ class TimeoutConfig(Section):
     """Seconds a command may take when the model does not ask for less; also the most it may ask for."""
     test_timeout: Seconds = 120.0
     """Seconds one test command may take."""
+
+    def stretched(self, factor: float) -> "TimeoutConfig":
+        """Every timeout multiplied by `factor`."""
+        return TimeoutConfig(**{name: min(seconds * factor, LONGEST_S) for name, seconds in self.model_dump().items()})
 
 
 class EnvironmentConfig(Section):

@@ -9,8 +9,8 @@ import asyncio
 import json
 import platform
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -32,7 +32,8 @@ from realwork.errors import (
 from realwork.grading import GRADING_MODE, Grade, grade
 from realwork.model.base import Model
 from realwork.model.scripted import Script
-from realwork.plugins.hooks import Hooks, NoHooks
+from realwork.plugins.hooks import Hooks, NoHooks, longest_hooks_s
+from realwork.plugins.panel import PackedPlugin
 from realwork.sandbox.base import Sandbox
 from realwork.text import tail
 from realwork.tools import tool_schemas
@@ -69,6 +70,7 @@ class RolloutSettings(Record):
         script: what the built-in model plays, null for a real one.
         folders: the packed `copy_folders` by environment id.
         environments_json: what a row may show of each environment, nothing secret, by environment id.
+        timeout_multiplier: what a rollout manager made of the timeouts; they stand in `config` already multiplied.
     """
 
     config: RunConfig
@@ -76,6 +78,20 @@ class RolloutSettings(Record):
     script: Script | None = None
     folders: dict[str, tuple[PackedFolder, ...]] = {}
     environments_json: dict[str, str] = {}
+    plugins: tuple[PackedPlugin, ...] = ()
+    timeout_multiplier: float = 1.0
+
+    def stretched(self, factor: float) -> "RolloutSettings":
+        """The same settings, every timeout of an environment multiplied by `factor`."""
+        if factor == 1.0:
+            return self
+        config = self.config
+        environments = [
+            each.model_copy(update={"timeout_config": config.timeouts(each).stretched(factor)})
+            for each in config.environments
+        ]
+        changed = config.model_copy(update={"environments": environments})
+        return self.model_copy(update={"config": changed, "timeout_multiplier": factor})
 
 
 class Backends(Protocol):
@@ -100,7 +116,7 @@ def longest_s(config: RunConfig, environment: EnvironmentConfig) -> float:
     timeouts = config.timeouts(environment)
     init_s = timeouts.global_timeout * len(environment.init_commands)
     tests_s = timeouts.test_timeout * len(environment.unit_tests)
-    return init_s + timeouts.global_timeout + tests_s + 4 * OVERTIME_S
+    return init_s + timeouts.global_timeout + tests_s + longest_hooks_s(config) + 4 * OVERTIME_S
 
 
 OnSteps = Callable[[Trajectory], Awaitable[None]]
@@ -123,16 +139,24 @@ async def run_rollout(
         on_steps: called with the unfinished record every `save_trajectory_interval` steps.
     """
     attempt = _Attempt(spec, settings, hooks, node_id=node_id, queue_s=queue_s, on_steps=on_steps)
-    try:
+    with _recorded(attempt):
         await attempt.run(backends)
+    with _recorded(attempt):
         return await hooks.evaluate(attempt.trajectory())
+    return hooks.annotate(attempt.trajectory())
+
+
+@contextmanager
+def _recorded(attempt: "_Attempt") -> Iterator[None]:
+    """Whatever fails in the block ends there and stands in the record of `attempt`."""
+    try:
+        yield
     except asyncio.CancelledError:
         attempt.fail("cancelled", "Cancelled", "the run was stopped before the rollout ended", retryable=False)
     except EpisodeError as error:
         attempt.fail(error.cause, type(error).__name__, str(error), retryable=error.retryable)
     except Exception as error:  # noqa: BLE001 - the boundary: a defect of ours must not lose the row
         attempt.fail("node", type(error).__name__, str(error), retryable=False)
-    return attempt.trajectory()
 
 
 class _Attempt:
@@ -231,6 +255,7 @@ class _Attempt:
     async def _run_tests(self, sandbox: Sandbox) -> None:
         config = self._settings.config
         timeout_s = config.timeouts(self._environment).test_timeout
+        self._hooks.testing()
         began = time.monotonic()
         try:
             async with asyncio.timeout(timeout_s * len(self._environment.unit_tests) + OVERTIME_S):
@@ -292,10 +317,15 @@ class _Attempt:
             docker_image=self._environment.docker_image,
             network=config.network(self._environment),
             environment=self._settings.environments_json.get(self._environment.id, "{}"),
-            metadata=json.dumps({"realwork_version": realwork.__version__, "python": platform.python_version()}),
+            metadata=json.dumps(self._metadata()),
             **graded,
             **self._fields,
         )
+
+    def _metadata(self) -> dict[str, Any]:
+        factor = self._settings.timeout_multiplier
+        stretched = {} if factor == 1.0 else {"timeout_multiplier": factor}
+        return {"realwork_version": realwork.__version__, "python": platform.python_version()} | stretched
 
 
 def failed_rollout(spec: RolloutSpec, settings: RolloutSettings, error: EpisodeError) -> Trajectory:

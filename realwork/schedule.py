@@ -43,6 +43,7 @@ class _Plan:
         self.planned = control.episodes_per_environment
         self.waiting: deque[tuple[int, int]] = deque((sample, 0) for sample in range(self.planned))
         self.in_flight = self.graded = self.successful = self.failed = self.skipped = 0
+        self.is_stopped = False
 
     def take(self) -> tuple[int, int] | None:
         """The next sample and attempt, null when there is none to start now."""
@@ -63,14 +64,17 @@ class _Plan:
             self.failed += len(self.waiting)
             self.waiting.clear()
         elif self._is_satisfied():
-            self.skipped += len(self.waiting)
-            self.waiting.clear()
+            self.skip_waiting()
+
+    def skip_waiting(self) -> None:
+        self.skipped += len(self.waiting)
+        self.waiting.clear()
 
     def _may_retry(self, summary: RolloutSummary) -> bool:
         return summary.retryable and summary.spec.attempt < self.max_retries
 
     def _is_satisfied(self) -> bool:
-        if self.control.stop_on_success and self.successful:
+        if self.is_stopped or (self.control.stop_on_success and self.successful):
             return True
         rate = self.control.min_success_rate
         return rate is not None and self.graded >= MIN_GRADED_FOR_RATE and self.successful / self.graded >= rate
@@ -139,6 +143,16 @@ class Schedule:
         plan = self._plans[summary.spec.environment_id]
         plan.in_flight -= 1
         plan.record(summary)
+
+    def stop_environment(self, environment_id: str) -> None:
+        """Start no further rollout of the environment; those that wait are skipped."""
+        plan = self._plans[environment_id]
+        plan.is_stopped = True
+        plan.skip_waiting()
+
+    def set_max_retries(self, environment_id: str, max_retries: int) -> None:
+        """Let failed rollouts of the environment have so many new attempts from now on."""
+        self._plans[environment_id].max_retries = max_retries
 
     @property
     def finished(self) -> bool:

@@ -15,9 +15,11 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from realwork.config import RunConfig
+from realwork.distributed.hooks import RayCalls
 from realwork.distributed.rollout_actor import RolloutActor
 from realwork.distributed.store_actor import StoreActor
-from realwork.errors import EpisodeError, NodeError, StoreError
+from realwork.errors import EpisodeError, NodeError, PluginError, StoreError
+from realwork.plugins.managing import Decision, RunPlugins
 from realwork.rollout import OVERTIME_S, RolloutSettings, failed_rollout, longest_s
 from realwork.schedule import EnvironmentProgress, Schedule
 from realwork.types import Record, RolloutSpec, RolloutSummary
@@ -92,6 +94,8 @@ class Driver:
         self._directory = directory
         self._slots = slots
         self._observer = observer
+        self._plugins = RunPlugins(settings.plugins, settings.config, RayCalls())
+        self._timeout_multipliers: dict[str, float] = {}
         self._failures: Counter[str] = Counter()
         self._changed = asyncio.Condition()
         self._slots_in_use: set[_Slot] = set()
@@ -107,6 +111,7 @@ class Driver:
         planned = sum(each.waiting for each in self._schedule.progress())
         slots = min(self._slots, planned)
         self._observer.started(self._directory, planned, slots)
+        self._plugins.begin()
         try:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(slots):
@@ -116,6 +121,9 @@ class Driver:
             self._aborted = str(group.exceptions[0])
         finally:
             ray.kill(store)
+        if not self._interrupted:
+            for name, error in (await self._plugins.end()).items():
+                self._observer.note(f"plugin {name}: {error}")
         return self._result()
 
     async def interrupt(self) -> None:
@@ -139,7 +147,10 @@ class Driver:
         try:
             while (spec := await self._next()) is not None:
                 self._observer.rollout_started(spec)
-                await self._record(await slot.play(spec, queue_s=time.monotonic() - self._began))
+                factor = self._timeout_multipliers.get(spec.environment_id, 1.0)
+                queue_s = time.monotonic() - self._began
+                summary = await slot.play(spec, queue_s=queue_s, timeout_multiplier=factor)
+                await self._record(summary, await self._decide(summary))
         finally:
             self._slots_in_use.discard(slot)
             slot.kill()
@@ -155,9 +166,19 @@ class Driver:
                 await self._changed.wait()
         return None
 
-    async def _record(self, summary: RolloutSummary) -> None:
+    async def _decide(self, summary: RolloutSummary) -> Decision:
+        """What the rollout managers make of `summary`."""
+        try:
+            return Decision() if self._stopping else await self._plugins.after(summary)
+        except PluginError as error:
+            self._aborted = str(error)
+            self._stop()
+            return Decision()
+
+    async def _record(self, summary: RolloutSummary, decision: Decision) -> None:
         async with self._changed:
             before = {each.environment_id: each.failed for each in self._schedule.progress()}
+            self._carry_out(decision, summary.spec.environment_id)
             self._schedule.record(summary)
             progress = self._schedule.progress()
             failed = sum(each.failed - before[each.environment_id] for each in progress)
@@ -168,6 +189,15 @@ class Driver:
                 self._stop()
             self._changed.notify_all()
         self._observer.rollout_finished(summary, progress)
+
+    def _carry_out(self, decision: Decision, environment_id: str) -> None:
+        strategy = decision.strategy
+        if strategy.max_retries is not None:
+            self._schedule.set_max_retries(environment_id, strategy.max_retries)
+        if strategy.timeout_multiplier is not None:
+            self._timeout_multipliers[environment_id] = strategy.timeout_multiplier
+        if decision.stopped_by is not None:
+            self._schedule.stop_environment(environment_id)
 
     def _result(self) -> RunResult:
         return RunResult(
@@ -191,18 +221,18 @@ class _Slot:
         self._actor: Any = None
         self._played = 0
 
-    async def play(self, spec: RolloutSpec, *, queue_s: float) -> RolloutSummary:
-        """The outcome of `spec`, which stands in the dataset.
+    async def play(self, spec: RolloutSpec, *, queue_s: float, timeout_multiplier: float) -> RolloutSummary:
+        """The outcome of `spec`, played with its timeouts multiplied, which stands in the dataset.
 
         Raises:
             StoreError: its row could not be written.
             RayError: the store is gone.
         """
-        config = self._settings.config
+        config = self._settings.stretched(timeout_multiplier).config
         bound_s = longest_s(config, config.environment(spec.environment_id)) + OVERTIME_S
         try:
             async with asyncio.timeout(bound_s):
-                summary: RolloutSummary = await (await self._open()).run.remote(spec, queue_s)
+                summary: RolloutSummary = await (await self._open()).run.remote(spec, queue_s, timeout_multiplier)
         except TimeoutError:
             return await self._lost(spec, NodeError(f"the rollout's process gave no answer for {bound_s:g} s"))
         except RayActorError as error:

@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from realwork.backends import open_backends
+from realwork.distributed.hooks import RayCalls, rollout_hooks
 from realwork.errors import RunAborted
-from realwork.plugins.hooks import NoHooks
 from realwork.rollout import Backends, RolloutSettings, run_rollout
 from realwork.types import RolloutSpec, RolloutSummary, Trajectory
 
@@ -25,6 +25,7 @@ class RolloutActor:
         self._stopped = False
         self._opened = AsyncExitStack()
         self._backends: Backends
+        self._calls: RayCalls
 
     async def setup(self, settings: RolloutSettings, store: Any) -> None:
         """Take what the rollouts of the run share; not in the constructor, whose arguments Ray keeps.
@@ -34,10 +35,11 @@ class RolloutActor:
         """
         self._store = store
         self._settings = settings
+        self._calls = RayCalls()
         self._backends = await self._opened.enter_async_context(open_backends(settings))
 
-    async def run(self, spec: RolloutSpec, queue_s: float) -> RolloutSummary:
-        """Play `spec`, and answer when its trajectory is durable.
+    async def run(self, spec: RolloutSpec, queue_s: float, timeout_multiplier: float) -> RolloutSummary:
+        """Play `spec`, its timeouts multiplied, and answer when its trajectory is durable.
 
         Raises:
             StoreError: it could not be written.
@@ -47,9 +49,9 @@ class RolloutActor:
         self._playing = asyncio.create_task(
             run_rollout(
                 spec,
-                self._settings,
+                self._settings.stretched(timeout_multiplier),
                 self._backends,
-                NoHooks(),
+                rollout_hooks(self._settings.plugins, spec, self._calls),
                 queue_s=queue_s,
                 on_steps=self._hand_over,
             )
