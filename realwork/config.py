@@ -160,7 +160,7 @@ class EpisodeControlConfig(Section):
     min_success_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     """After at least 3 graded episodes, start no further one of an environment whose success rate has reached this."""
     safety_limit: Count = 100
-    """Absolute bound on the episodes of one environment, attempts included."""
+    """Absolute bound on the episodes of one environment."""
 
     @property
     def episodes_per_environment(self) -> int:

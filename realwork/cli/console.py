@@ -1,11 +1,17 @@
 """The two consoles, and how numbers are written on them."""
 
 import logging
+import os
+import shutil
+import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.table import Table
 
-results = Console(highlight=False, soft_wrap=True)
+WIDTH_OF_A_FILE = 140
+results = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -16,6 +22,23 @@ def set_up_logging(level: str) -> None:
     handler = RichHandler(console=errors, show_path=False, markup=False)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
     logging.getLogger("realwork").setLevel(level)
+
+
+def table(*columns: str) -> Table:
+    """An empty table; the texts of its first column, which are names, are folded rather than cut."""
+    first, *others = columns
+    empty = Table()
+    empty.add_column(first, overflow="fold")
+    for column in others:
+        empty.add_column(column, justify="right")
+    return empty
+
+
+def own_command() -> str:
+    """How the user calls this program: by its name if that finds it, else by its path."""
+    called = Path(sys.argv[0])
+    found = shutil.which(called.name)
+    return called.name if found and Path(found).resolve() == called.resolve() else os.path.relpath(called)
 
 
 def seconds(value: float) -> str:

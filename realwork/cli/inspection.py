@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
-from realwork.cli.console import number, results, seconds
+from realwork.cli.console import number, results, seconds, table
 from realwork.errors import InputError
 from realwork.text import shorten
 from realwork.types import Message, Trajectory
@@ -40,10 +39,10 @@ def show(
 def _list(directory: Path) -> None:
     from realwork.trajectories.read import trajectories
 
-    table = Table("Trajectory", "Status", "Ended by", "Reward", "Tests", "Steps", "Seconds")
+    rows = table("Trajectory", "Status", "Ended by", "Reward", "Tests", "Steps", "Seconds")
     for each in trajectories(directory):
         tests = f"{each.tests_passed}/{len(each.test_results)}" if each.graded else "-"
-        table.add_row(
+        rows.add_row(
             Text(each.spec.trajectory_id),
             each.status,
             each.terminated_reason,
@@ -52,7 +51,7 @@ def _list(directory: Path) -> None:
             str(len(each.steps)),
             f"{(each.ended_at - each.started_at).total_seconds():.1f}",
         )
-    results.print(table)
+    results.print(rows)
 
 
 def _render(trajectory: Trajectory) -> None:
@@ -98,9 +97,9 @@ def stats(
     if as_json:
         typer.echo(numbers.model_dump_json(indent=2))
         return
-    table = Table("", "Rollouts", "Graded", "Successful", "Rate", "Mean reward", "pass@k", "Steps", "Seconds", "Tokens")
+    rows = table("", "Rollouts", "Graded", "Successful", "Rate", "Mean reward", "pass@k", "Steps", "Seconds", "Tokens")
     for name, each in [*numbers.environments.items(), ("all", numbers.total)]:
-        table.add_row(
+        rows.add_row(
             Text(name),
             str(each.rollouts),
             str(each.graded),
@@ -112,7 +111,7 @@ def stats(
             number(each.mean_duration_s, ".1f"),
             str(each.prompt_tokens + each.completion_tokens),
         )
-    results.print(table)
+    results.print(rows)
     _print_counts("Without a grade", numbers.total.failures)
     _print_counts("Failed attempts", numbers.total.attempt_failures)
     _print_counts("Ended by", numbers.total.terminated_reasons)

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from realwork.cli import options
-from realwork.cli.console import errors, number, results, seconds, set_up_logging
+from realwork.cli.console import errors, number, own_command, results, seconds, set_up_logging, table
 from realwork.cli.progress import Progress
 from realwork.errors import InputError
 from realwork.runfile import RunFile, load_run_file
@@ -117,11 +116,13 @@ def demo(
     _warn(run_file)
     result = _play(run_file, run_id=None, address=address, output=None, quiet=False, exits=False)
     directory = Path(os.path.relpath(result.directory))
+    realwork = own_command()
     results.print(
         "\nTry next:\n"
-        f"  realwork stats {directory}\n"
-        f"  realwork show {directory}\n"
-        f"  realwork run {os.path.relpath(file)} --llm-model anthropic/claude-sonnet-4   (with OPENROUTER_API_KEY set)",
+        f"  {realwork} stats {directory}\n"
+        f"  {realwork} show {directory}\n"
+        f"  {realwork} run {os.path.relpath(file)} --llm-model anthropic/claude-sonnet-4"
+        "   (with OPENROUTER_API_KEY set)",
         markup=False,
     )
     raise typer.Exit(result.exit_code)
@@ -165,15 +166,15 @@ def _report(result: "RunResult", directory: Path, *, quiet: bool) -> None:
     for cause, count in result.failures.items():
         _note(f"{count} without a grade: {cause}")
     if result.exit_code in (1, 130):
-        _note(f"To play what is missing: realwork run FILE --resume {directory}")
+        _note(f"To play what is missing: {own_command()} run FILE --resume {directory}")
 
 
 def _print_results(directory: Path) -> None:
     from realwork.analysis.stats import stats
 
-    table = Table("Environment", "Rollouts", "Graded", "Successful", "Mean reward", "Steps", "Seconds")
+    rows = table("Environment", "Rollouts", "Graded", "Successful", "Mean reward", "Steps", "Seconds")
     for environment_id, each in stats(directory).environments.items():
-        table.add_row(
+        rows.add_row(
             Text(environment_id),
             str(each.rollouts),
             str(each.graded),
@@ -182,18 +183,18 @@ def _print_results(directory: Path) -> None:
             number(each.mean_steps, ".1f"),
             number(each.mean_duration_s, ".1f"),
         )
-    results.print(table)
+    results.print(rows)
 
 
 def _print_plan(run_file: RunFile) -> None:
     config = run_file.config
-    table = Table("Environment", "Episodes", "Image", "Tests", "Network")
+    rows = table("Environment", "Episodes", "Image", "Tests", "Network")
     for each in config.environments:
         episodes = config.episode_control_config.episodes_per_environment
-        table.add_row(
+        rows.add_row(
             Text(each.id), str(episodes), Text(each.docker_image), str(len(each.unit_tests)), Text(config.network(each))
         )
-    results.print(table)
+    results.print(rows)
     total = len(config.environments) * config.episode_control_config.episodes_per_environment
     results.print(
         f"{total} rollouts, at most {config.rollout_config.max_parallel_rollouts} at once, "
