@@ -185,7 +185,8 @@ def _checked(plugin: BasePlugin, call: HookCall, context: PluginContext) -> Answ
 def _filtered(plugin: ActionFilterPlugin, given: Sequence[Action], answered: Any) -> tuple[Filtered, ...]:
     if not isinstance(answered, list | tuple):
         raise PluginError(f"it must answer with a list of actions, not {type(answered).__name__}")
-    kept = [_action(action) for action in answered]
+    own = {id(action) for action in given}
+    kept = [action if id(action) in own else _action(action) for action in answered]
     result: list[Filtered] = []
     for what, begin, end, first, last in SequenceMatcher(None, given, kept, autojunk=False).get_opcodes():
         if what == "equal" or (what == "replace" and end - begin == last - first):
