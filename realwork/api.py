@@ -1,6 +1,7 @@
 """What a Python user calls: `run` plays a run file to its end."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
@@ -16,13 +17,15 @@ from realwork.distributed.cluster import connected, nodes, on_every_node, slots_
 from realwork.distributed.driver import Driver, Observer, RunResult, finished_result, rollout_memory_mib
 from realwork.distributed.hooks import pack
 from realwork.environment import PackedFolder
-from realwork.errors import InputError
+from realwork.errors import InputError, SandboxError
 from realwork.model.scripted import load_script
 from realwork.plugins.loading import load_plugins
 from realwork.preflight import engine_problems
 from realwork.rollout import RolloutSettings, summarize
 from realwork.runfile import RunFile
+from realwork.sandbox.engine import open_engine
 from realwork.sandbox.files import pack_folder
+from realwork.sandbox.reaper import collect_garbage
 from realwork.schedule import EnvironmentProgress, Schedule
 from realwork.trajectories.read import trajectories
 from realwork.trajectories.run_directory import is_run_directory, open_run
@@ -87,7 +90,9 @@ def run(
         slots = _slots(settings.config, run_file, observer.note, is_joined=address is not None)
         open_run(directory, run_json)
         driver = Driver(settings, schedule, run_id=run_id, directory=directory, slots=slots, observer=observer)
-        return asyncio.run(_interruptible(driver, observer))
+        result = asyncio.run(_interruptible(driver, observer))
+    _sweep(run_file.config, run_id)
+    return result
 
 
 def _already(directory: Path, run_json: str) -> list[RolloutSummary]:
@@ -96,6 +101,18 @@ def _already(directory: Path, run_json: str) -> list[RolloutSummary]:
         return []
     open_run(directory, run_json)
     return [summarize(trajectory) for trajectory in trajectories(directory)]
+
+
+def _sweep(config: RunConfig, run_id: str) -> None:
+    """Remove what killed actors left on this machine's engine, if it has one."""
+    if config.sandbox_config.kind == "docker":
+        with contextlib.suppress(SandboxError):
+            asyncio.run(_collect(run_id))
+
+
+async def _collect(run_id: str) -> None:
+    async with open_engine() as engine:
+        await collect_garbage(engine, run_id=run_id)
 
 
 def check_run(run_file: RunFile, *, address: str | None = None, on_progress: Callable[[str], None]) -> None:
@@ -118,6 +135,7 @@ async def _interruptible(driver: Driver, observer: Observer) -> RunResult:
 
     def on_signal() -> None:
         if interrupting:
+            observer.note("Stopped at once. What is left of this run's containers is removed by 'realwork gc'.")
             playing.cancel()
             return
         observer.note("Stopping: what is in flight is cut and written. Press Ctrl-C again to stop at once.")

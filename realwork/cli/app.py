@@ -3,11 +3,8 @@
 A command imports what it needs when it runs, so that help and mistakes are answered at once.
 """
 
-import logging
-import os
 import sys
 
-import click
 import typer
 
 from realwork import __version__
@@ -51,22 +48,9 @@ def _say(error: InputError) -> int:
 def main() -> None:
     """Run the command line and exit."""
     try:
-        code = app(standalone_mode=False) or 0
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        app()
     except InputError as error:
-        code = _say(error)
+        sys.exit(_say(error))
     except RealworkError as error:
         errors.print(f"error: {error}", markup=False)
-        code = 1
-    except typer.Abort:
-        code = 130
-    except KeyboardInterrupt:
-        errors.print("Stopped. Containers that are left are removed by 'realwork gc'.", markup=False)
-        code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    logging.shutdown()
-    sys.exit(code)
+        sys.exit(1)

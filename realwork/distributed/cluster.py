@@ -2,11 +2,13 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import ray
 from pydantic import Field
+from ray.exceptions import AuthenticationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from realwork.errors import InputError
@@ -14,6 +16,7 @@ from realwork.types import Record
 
 LOCAL_OBJECT_STORE_MIB = 512
 EXAMINE_TIMEOUT_S = 60.0
+KNOCK_TIMEOUT_S = 5.0
 
 
 class Node(Record):
@@ -52,13 +55,25 @@ def connected(address: str | None) -> Iterator[None]:
 
 def _join(address: str) -> None:
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError, AuthenticationError) as error:
         raise InputError(
             f"no Ray cluster could be joined at '{address}': {error}. Start one with 'ray start --head', check the "
             "address, or leave --address and RAY_ADDRESS out for a local run; a cluster with token authentication "
             "needs RAY_AUTH_MODE=token and its token here."
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Find out in seconds whether anything listens at `address`; Ray itself would try for minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    host, colon, port = address.rpartition("//")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_TIMEOUT_S).close()
 
 
 def nodes() -> list[Node]:

@@ -22,16 +22,17 @@ class GarbageReport(Record):
     kept: tuple[str, ...] = ()
 
 
-async def collect_garbage(engine: Engine, *, everything: bool = False) -> GarbageReport:
+async def collect_garbage(engine: Engine, *, everything: bool = False, run_id: str | None = None) -> GarbageReport:
     """Remove containers whose owner is dead or whose deadline is past; with `everything`, all of ours.
 
-    One that cannot be removed is logged and counts as kept.
+    With `run_id`, only containers of that run are looked at. One that cannot be removed is logged and counts as kept.
 
     Raises:
         SandboxError: the engine does not answer.
     """
+    wanted = [labels.OWNER] if run_id is None else [labels.OWNER, f"{labels.RUN}={run_id}"]
     found: list[dict[str, Any]] = await engine.call(
-        "listing containers", engine.client.containers, all=True, filters={"label": labels.OWNER}
+        "listing containers", engine.client.containers, all=True, filters={"label": wanted}
     )
     removed: list[str] = []
     kept: list[str] = []

@@ -1,5 +1,6 @@
 """What is left when a run is cut off: finished rows, and no container."""
 
+import json
 import os
 import signal
 import time
@@ -7,6 +8,7 @@ import uuid
 
 import pytest
 
+from realwork.sandbox import labels
 from realwork.sandbox.engine import connect
 from tests.e2e.command import environment, own_containers, realwork, rows, run_file, running, wait_until
 from tests.endpoint import DONE, Endpoint, Request, run
@@ -150,3 +152,36 @@ def test_a_run_that_was_cut_off_is_taken_up_and_plays_only_what_is_missing(docke
         (row["environment_id"], row["success"]) for row in rows(tmp_path / "out" / "again") if row["reward_valid"]
     ]
     assert sorted(graded) == [("quick", True), ("slow", True)]
+
+
+def test_a_killed_actor_costs_one_attempt_and_leaves_no_container(docker_image, tmp_path):
+    killed: list[int] = []
+
+    def respond(request):
+        turn = sum(message["role"] == "assistant" for message in request["messages"])
+        if not killed and turn == 2:
+            return run("sleep 60")
+        return run("touch done") if turn < 2 else DONE
+
+    with Endpoint(respond) as endpoint:
+        file = run_file(tmp_path, endpoint.base_url, rollout_config={"save_trajectory_interval": 1})
+        with running("run", file, "--run-id", "killed", cwd=tmp_path) as process:
+            wait_until(lambda: len(endpoint.requests) == 3, seconds=120, what="the third request")
+            time.sleep(1)
+            killed.append(owner_of("killed"))
+            os.kill(killed[0], signal.SIGKILL)
+            said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    first, second = rows(tmp_path / "out" / "killed")
+    assert (first["status"], first["failure_cause"], first["reward"], first["attempt"]) == ("failed", "node", None, 0)
+    assert first["n_steps"] == 2
+    assert (second["success"], second["reward"], second["attempt"]) == (True, 1.0, 1)
+    assert own_containers("killed") == []
+
+
+def owner_of(run_id):
+    """The process that holds the run's only container."""
+    client = connect()
+    (container,) = client.containers(filters={"label": f"{labels.RUN}={run_id}"})
+    client.close()
+    return json.loads(container["Labels"][labels.OWNER])["pid"]
