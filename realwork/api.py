@@ -21,7 +21,7 @@ from realwork.errors import InputError, SandboxError
 from realwork.model.scripted import load_script
 from realwork.plugins.loading import load_plugins
 from realwork.preflight import engine_problems
-from realwork.rollout import RolloutSettings, summarize
+from realwork.record import RolloutSettings, summarize
 from realwork.runfile import RunFile
 from realwork.sandbox.engine import open_engine
 from realwork.sandbox.files import pack_folder

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from realwork.config import EnvironmentConfig
 from realwork.model.base import Model
 from realwork.model.scripted import ScriptedModel
-from realwork.rollout import Backends, RolloutSettings, longest_s
+from realwork.record import RolloutSettings
+from realwork.rollout import Backends, longest_s
 from realwork.sandbox import labels
 from realwork.sandbox.base import Sandbox, SandboxSpec
 from realwork.types import RolloutSpec

@@ -187,6 +187,10 @@ class SandboxConfig(Section):
     runtime: Line | None = None
     """Another OCI runtime of the engine, such as runsc or kata."""
 
+    @property
+    def output_limit_bytes(self) -> int:
+        return self.output_limit_kib << 10
+
 
 class PluginEntry(Section):
     """A module whose concrete plugin classes are loaded."""

@@ -17,7 +17,8 @@
         │   └── ContextExceeded the messages do not fit into the model's context
         ├── GradingError        the tests could not be run
         ├── PluginError         a critical plugin failed
-        └── NodeError           the process or node that played the rollout is gone
+        ├── NodeError           the process or node that played the rollout is gone
+        └── Cancelled           the run was stopped before the rollout ended
 
 Each takes one positional message and keyword fields with defaults, so that it survives pickling.
 A mistake of the agent is never an exception of this tree, except `FileError`, which becomes an observation.
@@ -167,6 +168,16 @@ class NodeError(EpisodeError):
     """The process or node that played the rollout is gone."""
 
     cause = "node"
+
+
+class Cancelled(EpisodeError):
+    """The run was stopped before the rollout ended."""
+
+    cause = "cancelled"
+
+    @property
+    def retryable(self) -> bool:
+        return False
 
 
 @contextmanager

@@ -23,6 +23,7 @@ ROWS = [
     ["environment"],
     ["grading"],
     ["episode"],
+    ["record"],
     ["rollout"],
     ["backends", "preflight"],
     ["analysis"],

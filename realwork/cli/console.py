@@ -41,6 +41,11 @@ def own_command() -> str:
     return called.name if found and Path(found).resolve() == called.resolve() else os.path.relpath(called)
 
 
+def shown(path: Path) -> Path:
+    """`path` as it is shortest to type from here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def seconds(value: float) -> str:
     """`value` seconds for people: 12.3 s, 4 min 05 s, 2 h 03 min."""
     if value < 60:

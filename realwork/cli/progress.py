@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from realwork.cli.console import errors, seconds
+from realwork.cli.console import errors, seconds, shown
 from realwork.schedule import EnvironmentProgress
 from realwork.types import RolloutSpec, RolloutSummary
 
@@ -42,7 +42,7 @@ class Progress:
         """See `Observer.started`."""
         self._planned, self._began = planned, time.monotonic()
         if not self._quiet:
-            self.note(f"{planned} rollouts, {slots} at once. Trajectories go to {directory}")
+            self.note(f"{planned} rollouts, {slots} at once. Trajectories go to {shown(directory)}")
         if self._live is not None:
             self._live.start()
 

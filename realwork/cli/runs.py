@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from realwork.cli import options
-from realwork.cli.console import errors, number, own_command, results, seconds, set_up_logging, table
+from realwork.cli.console import errors, number, own_command, results, seconds, set_up_logging, shown, table
 from realwork.cli.progress import Progress
 from realwork.errors import InputError
 from realwork.runfile import RunFile, load_run_file
@@ -115,7 +115,7 @@ def demo(
     run_file = load_run_file(file, overrides={"sandbox_config": options.given(kind=sandbox)})
     _warn(run_file)
     result = _play(run_file, run_id=None, address=address, output=None, quiet=False, exits=False)
-    directory = Path(os.path.relpath(result.directory))
+    directory = shown(Path(result.directory))
     realwork = own_command()
     results.print(
         "\nTry next:\n"
@@ -160,13 +160,13 @@ def _play(
 def _report(result: "RunResult", directory: Path, *, quiet: bool) -> None:
     if not quiet:
         _print_results(directory)
-        results.print(f"\n{seconds(result.duration_s)}. Parquet: {directory / 'trajectories'}", markup=False)
+        results.print(f"\n{seconds(result.duration_s)}. Parquet: {shown(directory / 'trajectories')}", markup=False)
     if result.aborted:
         _note(f"The run was stopped: {result.aborted}")
     for cause, count in result.failures.items():
         _note(f"{count} without a grade: {cause}")
     if result.exit_code in (1, 130):
-        _note(f"To play what is missing: {own_command()} run FILE --resume {directory}")
+        _note(f"To play what is missing: {own_command()} run FILE --resume {shown(directory)}")
 
 
 def _print_results(directory: Path) -> None:

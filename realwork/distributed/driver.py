@@ -20,7 +20,8 @@ from realwork.distributed.rollout_actor import RolloutActor
 from realwork.distributed.store_actor import StoreActor
 from realwork.errors import EpisodeError, NodeError, PluginError, StoreError
 from realwork.plugins.managing import Decision, RunPlugins
-from realwork.rollout import OVERTIME_S, RolloutSettings, failed_rollout, longest_s
+from realwork.record import RolloutSettings, failed_rollout
+from realwork.rollout import OVERTIME_S, longest_s
 from realwork.schedule import EnvironmentProgress, Schedule
 from realwork.types import Record, RolloutSpec, RolloutSummary
 

@@ -11,7 +11,8 @@ from typing import Any
 from realwork.backends import open_backends
 from realwork.distributed.hooks import RayCalls, rollout_hooks
 from realwork.errors import RunAborted
-from realwork.rollout import Backends, RolloutSettings, run_rollout
+from realwork.record import RolloutSettings
+from realwork.rollout import Backends, run_rollout
 from realwork.types import RolloutSpec, RolloutSummary, Trajectory
 
 

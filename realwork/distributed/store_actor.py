@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from realwork.rollout import summarize, with_steps
+from realwork.record import summarize, with_steps
 from realwork.trajectories.read import find
 from realwork.trajectories.store import TrajectoryStore
 from realwork.types import RolloutSummary, Trajectory

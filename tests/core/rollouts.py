@@ -7,7 +7,8 @@ from realwork.config import RunConfig
 from realwork.environment import PackedFolder
 from realwork.model.scripted import ScriptedCall, ScriptedModel, ScriptedReply
 from realwork.plugins.hooks import NoHooks
-from realwork.rollout import RolloutSettings, run_rollout
+from realwork.record import RolloutSettings
+from realwork.rollout import run_rollout
 from realwork.sandbox.base import CommandResult
 from realwork.sandbox.memory import MemorySandbox
 from realwork.types import Reply, RolloutSpec

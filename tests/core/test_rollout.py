@@ -14,7 +14,8 @@ from realwork.errors import (
 )
 from realwork.model.scripted import ScriptedModel
 from realwork.plugins.hooks import NoHooks, Verdict
-from realwork.rollout import run_rollout, summarize
+from realwork.record import summarize
+from realwork.rollout import run_rollout
 from realwork.sandbox.base import CommandResult
 from realwork.sandbox.files import pack_folder
 from realwork.tools import MAX_CALLS_PER_REPLY

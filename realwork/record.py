@@ -1,0 +1,208 @@
+"""The record of one attempt: what it shares with others, how it is made, and what the driver learns of it.
+
+Guarantees: a failure takes the grade with it, so that no failed record has a reward; it can be read at any time.
+"""
+
+import json
+import platform
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import SecretStr
+
+import realwork
+from realwork.config import EnvironmentConfig, RunConfig
+from realwork.environment import PackedFolder
+from realwork.episode import Episode
+from realwork.errors import EpisodeError, FailureCause, ImageError, ModelRefused, NodeError, PrepareError
+from realwork.grading import GRADING_MODE, Grade
+from realwork.model.scripted import Script
+from realwork.plugins.panel import PackedPlugin
+from realwork.text import tail
+from realwork.tools import tool_schemas
+from realwork.types import (
+    NamedReward,
+    Record,
+    RolloutSpec,
+    RolloutSummary,
+    Status,
+    TerminatedReason,
+    Timing,
+    Trajectory,
+)
+
+_REASON_OF_CAUSE: dict[FailureCause, TerminatedReason] = {
+    "sandbox": "environment_error",
+    "model": "llm_error",
+    "grading": "grading_error",
+    "node": "environment_error",
+    "plugin": "environment_error",
+    "cancelled": "cancelled",
+}
+MAX_MESSAGE_CHARACTERS = 4000
+
+
+class RolloutSettings(Record):
+    """What every rollout of a run shares.
+
+    Attributes:
+        config: without the key, which stands in `api_key` alone.
+        script: what the built-in model plays, null for a real one.
+        folders: the packed `copy_folders` by environment id.
+        environments_json: what a row may show of each environment, nothing secret, by environment id.
+        timeout_multiplier: what a rollout manager made of the timeouts; they stand in `config` already multiplied.
+    """
+
+    config: RunConfig
+    api_key: SecretStr | None = None
+    script: Script | None = None
+    folders: dict[str, tuple[PackedFolder, ...]] = {}
+    environments_json: dict[str, str] = {}
+    plugins: tuple[PackedPlugin, ...] = ()
+    timeout_multiplier: float = 1.0
+
+    def stretched(self, factor: float) -> "RolloutSettings":
+        """The same settings, every timeout of an environment multiplied by `factor`."""
+        if factor == 1.0:
+            return self
+        config = self.config
+        environments = [
+            each.model_copy(update={"timeout_config": config.timeouts(each).stretched(factor)})
+            for each in config.environments
+        ]
+        changed = config.model_copy(update={"environments": environments})
+        return self.model_copy(update={"config": changed, "timeout_multiplier": factor})
+
+
+class AttemptRecord:
+    """The record of one attempt while it is made.
+
+    Attributes:
+        environment: as the rollout runs with it.
+        episode: null until it begins.
+        grade: null unless the tests ran to their end and nothing failed.
+        seconds: fields of `Timing`.
+        place: `node_id`, `image_digest`, `model` and `base_url_host`, as soon as they are known.
+    """
+
+    def __init__(self, spec: RolloutSpec, settings: RolloutSettings, *, queue_s: float = 0.0) -> None:
+        self.environment: EnvironmentConfig = settings.config.environment(spec.environment_id)
+        self.episode: Episode | None = None
+        self.grade: Grade | None = None
+        self.seconds = {"queue_s": queue_s}
+        self.place: dict[str, Any] = {"model": settings.config.llm_config.model}
+        self._spec = spec
+        self._settings = settings
+        self._started_at = datetime.now(UTC)
+        self._failure: dict[str, Any] = {}
+        self._status: Status = "failed"
+        self._reason: TerminatedReason = "environment_error"
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the run was stopped before the attempt ended."""
+        return self._status == "cancelled"
+
+    def end(self, reason: TerminatedReason) -> None:
+        """Record that the episode ended by `reason` and was graded."""
+        self._status = "completed" if reason in ("completed", "completed_naturally") else "truncated"
+        self._reason = reason
+
+    def fail(self, error: Exception) -> None:
+        """Record a failure of ours, a defect included: whatever was graded before does not count."""
+        cause = error.cause if isinstance(error, EpisodeError) else NodeError.cause
+        self.grade = None
+        self._status = "cancelled" if cause == "cancelled" else "failed"
+        self._reason = _REASON_OF_CAUSE[cause]
+        self._failure = {
+            "failure_cause": cause,
+            "error_type": type(error).__name__,
+            "error_message": tail(str(error), MAX_MESSAGE_CHARACTERS),
+            "retryable": isinstance(error, EpisodeError) and error.retryable,
+        }
+
+    def trajectory(self) -> Trajectory:
+        """The record as it stands now."""
+        config = self._settings.config
+        llm = config.llm_config
+        episode = self.episode
+        steps = tuple(episode.steps) if episode else ()
+        graded: dict[str, Any] = {}
+        if self.grade is not None:
+            reward = self.grade.reward
+            graded = {
+                "reward": reward,
+                "rewards": (NamedReward(name="tests", value=reward),),
+                "success": self.grade.success,
+                "test_results": self.grade.test_results,
+                "grading_mode": GRADING_MODE,
+            }
+        timing = Timing(
+            **self.seconds, llm_s=sum(step.llm_s for step in steps), env_s=sum(step.env_s for step in steps)
+        )
+        sampling = {"temperature": llm.temperature, "max_tokens": llm.max_tokens, "seed": self._spec.seed}
+        return Trajectory(
+            spec=self._spec,
+            status=self._status,
+            terminated_reason=self._reason,
+            started_at=self._started_at,
+            ended_at=datetime.now(UTC),
+            messages=tuple(episode.messages) if episode else (),
+            tools=json.dumps(tool_schemas()),
+            steps=steps,
+            sampling_params=json.dumps(sampling),
+            timing=timing,
+            docker_image=self.environment.docker_image,
+            network=config.network(self.environment),
+            environment=self._settings.environments_json.get(self.environment.id, "{}"),
+            metadata=json.dumps(self._metadata()),
+            **graded,
+            **self.place,
+            **self._failure,
+        )
+
+    def _metadata(self) -> dict[str, Any]:
+        factor = self._settings.timeout_multiplier
+        stretched = {} if factor == 1.0 else {"timeout_multiplier": factor}
+        return {"realwork_version": realwork.__version__, "python": platform.python_version()} | stretched
+
+
+def failed_rollout(spec: RolloutSpec, settings: RolloutSettings, error: EpisodeError) -> Trajectory:
+    """The record of an attempt that `error` ended before its own process could write one."""
+    record = AttemptRecord(spec, settings)
+    record.fail(error)
+    return record.trajectory()
+
+
+def with_steps(lost: Trajectory, unfinished: Trajectory | None) -> Trajectory:
+    """`lost` with the steps and messages of the last unfinished record of the attempt, if it had handed one over."""
+    if unfinished is None:
+        return lost
+    kept = ("messages", "steps", "timing", "started_at", "node_id", "image_digest", "model", "base_url_host")
+    return lost.model_copy(update={name: getattr(unfinished, name) for name in kept})
+
+
+def summarize(trajectory: Trajectory) -> RolloutSummary:
+    """What the driver is told of `trajectory`."""
+    usages = [step.usage for step in trajectory.steps]
+    costs = [usage.cost_usd for usage in usages if usage.cost_usd is not None]
+    return RolloutSummary(
+        spec=trajectory.spec,
+        status=trajectory.status,
+        terminated_reason=trajectory.terminated_reason,
+        failure_cause=trajectory.failure_cause,
+        error_message=trajectory.error_message,
+        retryable=trajectory.retryable,
+        fails_environment=trajectory.error_type in (ImageError.__name__, PrepareError.__name__),
+        aborts_run=trajectory.error_type == ModelRefused.__name__,
+        reward=trajectory.reward,
+        success=trajectory.success,
+        tests_passed=trajectory.tests_passed,
+        tests_total=len(trajectory.test_results),
+        n_steps=len(trajectory.steps),
+        n_tool_calls=sum(len(step.observations) for step in trajectory.steps),
+        prompt_tokens=sum(usage.prompt_tokens or 0 for usage in usages),
+        completion_tokens=sum(usage.completion_tokens or 0 for usage in usages),
+        cost_usd=sum(costs) if costs else None,
+        duration_s=(trajectory.ended_at - trajectory.started_at).total_seconds(),
+    )
