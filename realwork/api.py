@@ -43,7 +43,7 @@ class SilentObserver:
     def rollout_started(self, spec: RolloutSpec) -> None:
         _LOG.debug("%s started", spec.trajectory_id)
 
-    def rollout_finished(self, summary: RolloutSummary, progress: list[EnvironmentProgress]) -> None:
+    def rollout_finished(self, summary: RolloutSummary, progress: EnvironmentProgress) -> None:
         _LOG.info("%s: %s", summary.spec.trajectory_id, summary.terminated_reason)
 
     def note(self, message: str) -> None:

@@ -159,6 +159,10 @@ class Schedule:
         """Whether nothing waits and nothing is in flight."""
         return all(not plan.waiting and not plan.in_flight for plan in self._plans.values())
 
+    def progress_of(self, environment_id: str) -> EnvironmentProgress:
+        """Where one environment stands."""
+        return self._plans[environment_id].progress()
+
     def progress(self) -> list[EnvironmentProgress]:
         """Where each environment stands, in the order of the run file."""
         return [plan.progress() for plan in self._plans.values()]

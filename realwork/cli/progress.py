@@ -1,5 +1,6 @@
 """What a user sees while a run goes on: a live table on a terminal, a plain line every few seconds elsewhere."""
 
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,18 +24,20 @@ class Progress:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._live = None if quiet or not errors.is_terminal else Live(console=errors, get_renderable=self._table)
-        self._planned = self._finished = self._tokens = 0
+        self._planned = self._tokens = 0
         self._began = time.monotonic()
-        self._last_line = 0.0
+        self._ended = threading.Event()
+        self._lines = threading.Thread(target=self._print_lines, daemon=True)
         self._in_flight: set[str] = set()
         self._causes: Counter[str] = Counter()
-        self._environments: list[EnvironmentProgress] = []
+        self._environments: dict[str, EnvironmentProgress] = {}
+        self._live = None if quiet or not errors.is_terminal else Live(console=errors, get_renderable=self._table)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._ended.set()
         if self._live is not None and self._live.is_started:
             self._live.stop()
 
@@ -45,24 +48,26 @@ class Progress:
             self.note(f"{planned} rollouts, {slots} at once. Trajectories go to {shown(directory)}")
         if self._live is not None:
             self._live.start()
+        elif not self._quiet:
+            self._lines.start()
+
+    def _print_lines(self) -> None:
+        while not self._ended.wait(PLAIN_LINE_EVERY_S):
+            errors.print(self._line(), markup=False)
 
     def rollout_started(self, spec: RolloutSpec) -> None:
         """See `Observer.rollout_started`."""
         self._in_flight.add(spec.trajectory_id)
 
-    def rollout_finished(self, summary: RolloutSummary, progress: list[EnvironmentProgress]) -> None:
+    def rollout_finished(self, summary: RolloutSummary, progress: EnvironmentProgress) -> None:
         """See `Observer.rollout_finished`."""
         self._in_flight.discard(summary.spec.trajectory_id)
-        self._environments = progress
-        self._finished = sum(each.graded + each.failed for each in progress)
+        self._environments[progress.environment_id] = progress
         self._tokens += summary.prompt_tokens + summary.completion_tokens
         if summary.failure_cause is not None:
             self._causes[summary.failure_cause] += 1
             if summary.failure_cause != "cancelled":
                 self.note(f"{summary.spec.trajectory_id} failed ({summary.failure_cause}): {summary.error_message}")
-        if self._live is None and not self._quiet and time.monotonic() - self._last_line >= PLAIN_LINE_EVERY_S:
-            self._last_line = time.monotonic()
-            errors.print(self._line(), markup=False)
 
     def note(self, message: str) -> None:
         """See `Observer.note`."""
@@ -70,28 +75,32 @@ class Progress:
 
     def _line(self) -> str:
         elapsed_s = time.monotonic() - self._began
-        graded = sum(each.graded for each in self._environments)
-        successful = sum(each.successful for each in self._environments)
+        finished = self._finished()
+        graded = sum(each.graded for each in list(self._environments.values()))
+        successful = sum(each.successful for each in list(self._environments.values()))
         parts = [
-            f"{self._finished}/{self._planned} rollouts",
+            f"{finished}/{self._planned} rollouts",
             f"{len(self._in_flight)} in flight",
             f"{successful}/{graded} successful",
-            f"{self._finished / elapsed_s:.2f}/s" if elapsed_s > 0 else "",
+            f"{finished / elapsed_s:.2f}/s" if elapsed_s > 0 else "",
             f"{self._tokens} tokens" if self._tokens else "",
             *(f"{count} failed: {cause}" for cause, count in self._causes.items()),
             f"{seconds(elapsed_s)} elapsed",
-            self._time_left(elapsed_s),
+            self._time_left(finished, elapsed_s),
         ]
         return ", ".join(part for part in parts if part)
 
-    def _time_left(self, elapsed_s: float) -> str:
-        if not self._finished or self._finished >= self._planned:
+    def _finished(self) -> int:
+        return sum(each.graded + each.failed + each.skipped for each in list(self._environments.values()))
+
+    def _time_left(self, finished: int, elapsed_s: float) -> str:
+        if not finished or finished >= self._planned:
             return ""
-        return f"about {seconds(elapsed_s / self._finished * (self._planned - self._finished))} left"
+        return f"about {seconds(elapsed_s / finished * (self._planned - finished))} left"
 
     def _table(self) -> Group:
         table = Table("Environment", "Done", "In flight", "Waiting", "Successful", "Failed", box=None)
-        for each in self._environments[:MAX_ENVIRONMENTS_SHOWN]:
+        for each in list(self._environments.values())[-MAX_ENVIRONMENTS_SHOWN:]:
             done = f"{each.graded + each.failed + each.skipped}/{each.planned}"
             counts = (each.in_flight, each.waiting, each.successful, each.failed)
             table.add_row(Text(each.environment_id), done, *map(str, counts))

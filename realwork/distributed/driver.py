@@ -27,6 +27,7 @@ from realwork.types import Record, RolloutSpec, RolloutSummary
 
 ACTOR_MIB = 200
 STOP_GRACE_S = 20.0
+HIGH_USAGE_TOKENS = 100_000
 
 
 class Observer(Protocol):
@@ -38,8 +39,8 @@ class Observer(Protocol):
     def rollout_started(self, spec: RolloutSpec) -> None:
         """An attempt begins."""
 
-    def rollout_finished(self, summary: RolloutSummary, progress: list[EnvironmentProgress]) -> None:
-        """An attempt has its row."""
+    def rollout_finished(self, summary: RolloutSummary, progress: EnvironmentProgress) -> None:
+        """An attempt has its row; where its environment stands now."""
 
     def note(self, message: str) -> None:
         """Something that the user should know."""
@@ -100,6 +101,7 @@ class Driver:
         self._failures: Counter[str] = Counter()
         self._changed = asyncio.Condition()
         self._slots_in_use: set[_Slot] = set()
+        self._warns_of_usage = settings.config.llm_config.warn_high_usage
         self._stopping = False
         self._interrupted = False
         self._aborted: str | None = None
@@ -178,18 +180,25 @@ class Driver:
 
     async def _record(self, summary: RolloutSummary, decision: Decision) -> None:
         async with self._changed:
-            before = {each.environment_id: each.failed for each in self._schedule.progress()}
-            self._carry_out(decision, summary.spec.environment_id)
+            environment_id = summary.spec.environment_id
+            failed_before = self._schedule.progress_of(environment_id).failed
+            self._carry_out(decision, environment_id)
             self._schedule.record(summary)
-            progress = self._schedule.progress()
-            failed = sum(each.failed - before[each.environment_id] for each in progress)
-            if failed:
-                self._failures[summary.failure_cause or "unknown"] += failed
+            progress = self._schedule.progress_of(environment_id)
+            if progress.failed > failed_before:
+                self._failures[summary.failure_cause or "unknown"] += progress.failed - failed_before
             if summary.aborts_run and not self._stopping:
                 self._aborted = summary.error_message
                 self._stop()
             self._changed.notify_all()
+        self._warn_of_usage(summary)
         self._observer.rollout_finished(summary, progress)
+
+    def _warn_of_usage(self, summary: RolloutSummary) -> None:
+        tokens = summary.prompt_tokens + summary.completion_tokens
+        if self._warns_of_usage and tokens > HIGH_USAGE_TOKENS:
+            self._warns_of_usage = False
+            self._observer.note(f"warning: {summary.spec.trajectory_id} used {tokens} tokens")
 
     def _carry_out(self, decision: Decision, environment_id: str) -> None:
         strategy = decision.strategy

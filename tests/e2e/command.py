@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -128,3 +129,27 @@ def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> N
 def plain(text: str) -> str:
     """`text` with every run of white space as one blank."""
     return re.sub(r"\s+", " ", text)
+
+
+def on_terminal(*arguments: object, cwd: Path) -> tuple[int, str]:
+    """Run the command on a terminal of its own, to its end: exit code, and all that it showed."""
+    ours, its = pty.openpty()
+    process = subprocess.Popen(
+        [REALWORK, *map(str, arguments)],
+        cwd=cwd,
+        env=clean_environment(TERM="xterm"),
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+    )
+    os.close(its)
+    shown = bytearray()
+    try:
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    except OSError:  # the terminal is gone when the last process that had it is
+        pass
+    finally:
+        os.close(ours)
+    return process.wait(), shown.decode(errors="replace")

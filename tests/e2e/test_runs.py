@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.e2e.command import environment, own_containers, plain, realwork, rows, run_file
+from tests.e2e.command import environment, on_terminal, own_containers, plain, realwork, rows, run_file
 from tests.endpoint import DONE, Endpoint, Request, by_turn, error, reply, run
 
 
@@ -195,3 +195,13 @@ def test_quiet_prints_nothing_when_all_is_well(docker_image, tmp_path):
     with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
         result = realwork("run", run_file(tmp_path, endpoint.base_url), "--quiet", cwd=tmp_path)
     assert (result.returncode, result.stdout, plain(result.stderr)) == (0, "", "")
+
+
+def test_on_a_terminal_a_live_table_shows_how_the_run_goes(docker_image, tmp_path):
+    with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
+        file = run_file(tmp_path, endpoint.base_url, episode_control_config={"max_episodes": 2})
+        code, shown = on_terminal("run", file, "--run-id", "live", cwd=tmp_path)
+    assert code == 0, shown
+    assert "In flight" in shown
+    assert "2/2 rollouts" in shown
+    assert "2/2 successful" in shown
