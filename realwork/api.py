@@ -14,8 +14,9 @@ from typing import Any
 from realwork import __version__
 from realwork.config import SCRIPTED_PREFIX, RunConfig
 from realwork.distributed.cluster import connected, nodes, on_every_node, slots_that_fit
-from realwork.distributed.driver import Driver, Observer, RunResult, finished_result, rollout_memory_mib
+from realwork.distributed.driver import Driver, Observer, RunResult, finished_result
 from realwork.distributed.hooks import pack
+from realwork.distributed.slot import rollout_memory_mib
 from realwork.environment import PackedFolder
 from realwork.errors import InputError, SandboxError
 from realwork.model.scripted import load_script

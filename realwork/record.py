@@ -16,6 +16,7 @@ from realwork.environment import PackedFolder
 from realwork.episode import Episode
 from realwork.errors import EpisodeError, FailureCause, ImageError, ModelRefused, NodeError, PrepareError
 from realwork.grading import GRADING_MODE, Grade
+from realwork.model.base import Model
 from realwork.model.scripted import Script
 from realwork.plugins.panel import PackedPlugin
 from realwork.text import tail
@@ -82,7 +83,8 @@ class AttemptRecord:
         episode: null until it begins.
         grade: null unless the tests ran to their end and nothing failed.
         seconds: fields of `Timing`.
-        place: `node_id`, `image_digest`, `model` and `base_url_host`, as soon as they are known.
+        model: null until it is opened.
+        place: `node_id` and `image_digest`, as soon as they are known.
     """
 
     def __init__(self, spec: RolloutSpec, settings: RolloutSettings, *, queue_s: float = 0.0) -> None:
@@ -90,7 +92,8 @@ class AttemptRecord:
         self.episode: Episode | None = None
         self.grade: Grade | None = None
         self.seconds = {"queue_s": queue_s}
-        self.place: dict[str, Any] = {"model": settings.config.llm_config.model}
+        self.model: Model | None = None
+        self.place: dict[str, Any] = {}
         self._spec = spec
         self._settings = settings
         self._started_at = datetime.now(UTC)
@@ -124,7 +127,6 @@ class AttemptRecord:
     def trajectory(self) -> Trajectory:
         """The record as it stands now."""
         config = self._settings.config
-        llm = config.llm_config
         episode = self.episode
         steps = tuple(episode.steps) if episode else ()
         graded: dict[str, Any] = {}
@@ -140,7 +142,6 @@ class AttemptRecord:
         timing = Timing(
             **self.seconds, llm_s=sum(step.llm_s for step in steps), env_s=sum(step.env_s for step in steps)
         )
-        sampling = {"temperature": llm.temperature, "max_tokens": llm.max_tokens, "seed": self._spec.seed}
         return Trajectory(
             spec=self._spec,
             status=self._status,
@@ -150,7 +151,9 @@ class AttemptRecord:
             messages=tuple(episode.messages) if episode else (),
             tools=json.dumps(tool_schemas()),
             steps=steps,
-            sampling_params=json.dumps(sampling),
+            sampling_params=json.dumps(self.model.sampling_params if self.model else {}),
+            model=self.model.name if self.model else config.llm_config.model,
+            base_url_host=self.model.host if self.model else "",
             timing=timing,
             docker_image=self.environment.docker_image,
             network=config.network(self.environment),
