@@ -21,9 +21,10 @@ from realwork.environment import PackedFolder
 from realwork.errors import InputError, SandboxError
 from realwork.model.scripted import load_script
 from realwork.plugins.loading import load_plugins
-from realwork.preflight import engine_problems
+from realwork.preflight import engine_problems, images_needed
 from realwork.record import RolloutSettings, summarize
 from realwork.runfile import RunFile
+from realwork.sandbox import labels
 from realwork.sandbox.engine import open_engine
 from realwork.sandbox.files import pack_folder
 from realwork.sandbox.reaper import collect_garbage
@@ -38,8 +39,8 @@ _LOG = logging.getLogger(__name__)
 class SilentObserver:
     """Tells nobody but the log."""
 
-    def started(self, directory: Path, planned: int, slots: int) -> None:
-        _LOG.info("%d rollouts, %d at once, into %s", planned, slots, directory)
+    def started(self, directory: Path, progress: list[EnvironmentProgress], slots: int) -> None:
+        _LOG.info("%d rollouts, %d at once, into %s", sum(each.planned for each in progress), slots, directory)
 
     def rollout_started(self, spec: RolloutSpec) -> None:
         _LOG.debug("%s started", spec.trajectory_id)
@@ -84,9 +85,7 @@ def run(
     if schedule.finished:
         observer.note(f"{directory} is complete: nothing is missing.")
         return finished_result(schedule, run_id=run_id, directory=directory)
-    settings = _settings(run_file)
-    if address is None:
-        _raise_problems(run_file, engine_problems(run_file.config, on_progress=observer.note))
+    settings = _checked_settings(run_file, address, observer.note)
     with connected(address):
         slots = _slots(settings.config, run_file, observer.note, is_joined=address is not None)
         open_run(directory, run_json)
@@ -122,10 +121,9 @@ def check_run(run_file: RunFile, *, address: str | None = None, on_progress: Cal
     Raises:
         InputError: with everything that is missing.
     """
-    if address is None:
-        _raise_problems(run_file, engine_problems(run_file.config, on_progress=on_progress))
+    settings = _checked_settings(run_file, address, on_progress)
     with connected(address):
-        _slots(_settings(run_file).config, run_file, on_progress, is_joined=address is not None)
+        _slots(settings.config, run_file, on_progress, is_joined=address is not None)
 
 
 async def _interruptible(driver: Driver, observer: Observer) -> RunResult:
@@ -155,6 +153,21 @@ async def _interruptible(driver: Driver, observer: Observer) -> RunResult:
             loop.remove_signal_handler(number)
 
 
+def _checked_settings(run_file: RunFile, address: str | None, note: Callable[[str], None]) -> RolloutSettings:
+    """The settings of the rollouts.
+
+    Raises:
+        InputError: with every problem of the plugins, and, when rollouts are played here, of engine and images.
+    """
+    problems = engine_problems(images_needed(run_file.config), note) if address is None else []
+    try:
+        settings = _settings(run_file)
+    except InputError as error:
+        problems = [*error.problems, *problems]
+    _raise_problems(run_file, problems)
+    return settings
+
+
 def _settings(run_file: RunFile) -> RolloutSettings:
     config = run_file.config
     llm = config.llm_config
@@ -169,6 +182,7 @@ def _settings(run_file: RunFile) -> RolloutSettings:
         },
         environments_json={each.id: run_file.environment_json(each.id) for each in config.environments},
         plugins=pack(load_plugins(config, folder=run_file.path.parent)),
+        driver=labels.this_process().model_dump_json(),
     )
 
 
@@ -176,10 +190,13 @@ def _slots(config: RunConfig, run_file: RunFile, note: Callable[[str], None], *,
     """How many rollouts run at once: as many as are wanted and fit on the nodes that can play them."""
     found = nodes()
     if is_joined:
-        problems = on_every_node(lambda: engine_problems(config), found)
-        found = [node for node in found if not problems[node.name]]
-        if not found:
-            _raise_problems(run_file, [f"node {name}: {each}" for name, said in problems.items() for each in said])
+        problems = on_every_node(engine_problems, images_needed(config), found)
+        if not all(problems.values()):
+            found = [node for node in found if not problems[node.node_id]]
+        else:
+            _raise_problems(
+                run_file, [f"node {node.name}: {each}" for node in found for each in problems[node.node_id]]
+            )
     memory_mib = rollout_memory_mib(config)
     fitting = slots_that_fit(found, memory_mib=memory_mib, cpus=config.sandbox_config.cpus)
     wanted = config.rollout_config.max_parallel_rollouts
@@ -193,7 +210,8 @@ def _slots(config: RunConfig, run_file: RunFile, note: Callable[[str], None], *,
 
 def _raise_problems(run_file: RunFile, problems: list[str]) -> None:
     if problems:
-        raise InputError(f"{run_file.path}: {len(problems)} problem(s)", problems=problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise InputError(f"{run_file.path}: {count}", problems=problems)
 
 
 def _run_json(run_file: RunFile, run_id: str) -> str:

@@ -26,8 +26,6 @@ from realwork.types import (
     WriteAction,
 )
 
-READ_LIMIT_BYTES = 1 << 20
-
 
 class PackedFolder(Record):
     """A folder of the user's as a tar archive whose entries begin with `name`."""
@@ -129,7 +127,7 @@ class Environment:
         return _answer("ok", output=f"Wrote {len(content)} bytes to {path}.")
 
     async def _read(self, action: ReadAction) -> Observation:
-        file = await self._sandbox.read_file(self._resolve(action.path), limit_bytes=READ_LIMIT_BYTES)
+        file = await self._sandbox.read_file(self._resolve(action.path), limit_bytes=self._output_limit_bytes)
         cut = file.size_bytes > len(file.content)
         note = f"Only the first {len(file.content)} of {file.size_bytes} bytes were read." if cut else ""
         return _answer("ok", output=decode(file.content), error=note, output_bytes=file.size_bytes, truncated=cut)

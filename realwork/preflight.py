@@ -4,7 +4,7 @@ Runs on any node; says what is wrong in sentences and starts no container.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from realwork.config import RunConfig
 from realwork.errors import SandboxError
@@ -12,30 +12,31 @@ from realwork.sandbox.engine import Engine, open_engine
 from realwork.sandbox.image import check_shell, ensure_image
 
 
-def engine_problems(config: RunConfig, *, on_progress: Callable[[str], None] = lambda _: None) -> list[str]:
-    """What keeps this machine from playing rollouts of `config`, one sentence each.
-
-    Missing images are pulled, with `on_progress` told of it. Empty for the local sandbox, which needs nothing.
-    """
+def images_needed(config: RunConfig) -> dict[str, str]:
+    """Each image that the sandboxes of `config` are made of, and the ids of its environments; local ones need none."""
     if config.sandbox_config.kind != "docker":
-        return []
-    return asyncio.run(_engine_problems(config, on_progress))
-
-
-async def _engine_problems(config: RunConfig, on_progress: Callable[[str], None]) -> list[str]:
-    environments: dict[str, list[str]] = {}
+        return {}
+    images: dict[str, list[str]] = {}
     for environment in config.environments:
-        environments.setdefault(environment.docker_image, []).append(environment.id)
+        images.setdefault(environment.docker_image, []).append(environment.id)
+    return {image: ", ".join(ids) for image, ids in images.items()}
+
+
+def engine_problems(images: Mapping[str, str], on_progress: Callable[[str], None] = lambda _: None) -> list[str]:
+    """What keeps this machine from making containers of `images_needed`, one sentence each.
+
+    Missing images are pulled, with `on_progress` told of it.
+    """
+    return asyncio.run(_engine_problems(images, on_progress)) if images else []
+
+
+async def _engine_problems(images: Mapping[str, str], on_progress: Callable[[str], None]) -> list[str]:
     try:
         async with open_engine() as engine:
-            problems = [await _image_problem(engine, image, on_progress) for image in environments]
+            problems = {image: await _image_problem(engine, image, on_progress) for image in images}
     except SandboxError as error:
         return [str(error)]
-    return [
-        f"docker_image of {', '.join(ids)}: {problem}"
-        for ids, problem in zip(environments.values(), problems, strict=True)
-        if problem
-    ]
+    return [f"docker_image of {images[image]}: {problem}" for image, problem in problems.items() if problem]
 
 
 async def _image_problem(engine: Engine, image: str, on_progress: Callable[[str], None]) -> str | None:

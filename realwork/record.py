@@ -51,6 +51,7 @@ class RolloutSettings(Record):
         script: what the built-in model plays, null for a real one.
         folders: the packed `copy_folders` by environment id.
         environments_json: what a row may show of each environment, nothing secret, by environment id.
+        driver: the driver's process as a label of containers, so that they can be told to be left over.
         timeout_multiplier: what a rollout manager made of the timeouts; they stand in `config` already multiplied.
     """
 
@@ -61,6 +62,7 @@ class RolloutSettings(Record):
     environments_json: dict[str, str] = {}
     plugins: tuple[PackedPlugin, ...] = ()
     timeout_multiplier: float = 1.0
+    driver: str = ""
 
     def stretched(self, factor: float) -> "RolloutSettings":
         """The same settings, every timeout of an environment multiplied by `factor`."""

@@ -14,8 +14,6 @@ WIDTH_OF_A_FILE = 140
 results = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-
 
 def set_up_logging(level: str) -> None:
     """Send the log of realwork to standard error from `level` on."""

@@ -33,8 +33,8 @@ HIGH_USAGE_TOKENS = 100_000
 class Observer(Protocol):
     """Is told what happens, in the driver's process; must not block."""
 
-    def started(self, directory: Path, planned: int, slots: int) -> None:
-        """The run begins, with so many rollouts to play and at most `slots` of them at once."""
+    def started(self, directory: Path, progress: list[EnvironmentProgress], slots: int) -> None:
+        """The run begins, with at most `slots` rollouts at once; where each environment stands."""
 
     def rollout_started(self, spec: RolloutSpec) -> None:
         """An attempt begins."""
@@ -111,9 +111,9 @@ class Driver:
         """Play every rollout of the schedule."""
         store: Any = ray.remote(StoreActor).options(**_store_options()).remote(str(self._directory))
         shared = ray.put(self._settings)
-        planned = sum(each.waiting for each in self._schedule.progress())
-        slots = min(self._slots, planned)
-        self._observer.started(self._directory, planned, slots)
+        progress = self._schedule.progress()
+        slots = min(self._slots, sum(each.waiting for each in progress))
+        self._observer.started(self._directory, progress, slots)
         self._plugins.begin()
         try:
             async with asyncio.TaskGroup() as tasks:

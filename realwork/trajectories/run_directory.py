@@ -17,6 +17,7 @@ RUN_FILE = "run.json"
 CARD_FILE = "README.md"
 _MAX_VALUE_LENGTH = 80
 _MAX_DIFFERENCES = 20
+_FREE = ("trajectory_output_path", "max_parallel_rollouts")
 
 _CARD = f"""\
 ---
@@ -88,12 +89,22 @@ def _claim(directory: Path, run_json: str) -> None:
         raise InputError(
             f"{path} is not valid JSON ({error}). Give another run id, or remove the directory."
         ) from error
-    differences = list(_differences(there, json.loads(run_json)))
+    differences = list(_differences(_comparable(there), _comparable(json.loads(run_json))))
     if differences:
         left_out = len(differences) - _MAX_DIFFERENCES
         more = [f"{left_out} more differences"] if left_out > 0 else []
         message = f"{directory} belongs to another run file. Give another run id, or the run file it was made with."
-        raise InputError(message, problems=[message, *differences[:_MAX_DIFFERENCES], *more])
+        raise InputError(message, problems=[*differences[:_MAX_DIFFERENCES], *more])
+
+
+def _comparable(run: Any) -> Any:
+    """What of a run's description decides what is played: not the version, nor how its directory is called."""
+    if not isinstance(run, dict):
+        return run
+    run_file = run.get("run_file", {})
+    rollout = {key: value for key, value in run_file.get("rollout_config", {}).items() if key not in _FREE}
+    kept = {key: value for key, value in run.items() if key != "versions"}
+    return kept | ({"run_file": run_file | {"rollout_config": rollout}} if run_file else {})
 
 
 def _differences(there: Any, here: Any, place: str = "") -> Iterator[str]:
