@@ -47,9 +47,8 @@ class Progress:
         self._planned, self._began = sum(each.planned for each in progress), time.monotonic()
         self._finished_before = self._finished()
         if not self._quiet:
-            self.note(
-                f"{self._planned - self._finished_before} rollouts, {slots} at once. Trajectories go to {shown(directory)}"
-            )
+            left = self._planned - self._finished_before
+            self.note(f"{left} rollouts, {slots} at once. Trajectories go to {shown(directory)}")
         if self._live is not None:
             self._live.start()
         elif not self._quiet:

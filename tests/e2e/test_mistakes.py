@@ -163,6 +163,7 @@ def test_doctor_says_what_is_there_and_what_is_missing(docker_image, tmp_path):
     healthy = realwork("doctor", cwd=tmp_path)
     assert "Docker engine" in healthy.stdout
     assert "realwork/base:bookworm" in healthy.stdout
+    assert healthy.returncode == (1 if "BAD" in healthy.stdout else 0)
     ill = realwork("doctor", cwd=tmp_path, DOCKER_HOST=f"unix://{tmp_path}/none.sock")
     assert ill.returncode == 1
     assert "none.sock" in ill.stdout
