@@ -21,7 +21,7 @@ from realwork.environment import PackedFolder
 from realwork.errors import InputError, SandboxError
 from realwork.model.scripted import load_script
 from realwork.plugins.loading import load_plugins
-from realwork.preflight import engine_problems, images_needed
+from realwork.preflight import capacity_problems, engine_needs, engine_problems
 from realwork.record import RolloutSettings, summarize
 from realwork.runfile import RunFile
 from realwork.sandbox import labels
@@ -30,7 +30,7 @@ from realwork.sandbox.files import pack_folder
 from realwork.sandbox.reaper import collect_garbage
 from realwork.schedule import EnvironmentProgress, Schedule
 from realwork.trajectories.read import trajectories
-from realwork.trajectories.run_directory import is_run_directory, open_run
+from realwork.trajectories.run_directory import held, is_run_directory, open_run
 from realwork.types import RolloutSpec, RolloutSummary
 
 _LOG = logging.getLogger(__name__)
@@ -80,27 +80,30 @@ def run(
     run_id = run_id or new_run_id()
     directory = Path(run_file.config.rollout_config.trajectory_output_path) / run_id
     run_json = _run_json(run_file, run_id)
-    already = _already(directory, run_json)
-    schedule = Schedule(run_file.config, run_id, already=already)
-    if schedule.finished:
-        observer.note(f"{directory} is complete: nothing is missing.")
-        return finished_result(schedule, run_id=run_id, directory=directory)
+    if is_run_directory(directory):
+        open_run(directory, run_json)
+        with held(directory):
+            schedule = _schedule(run_file, run_id, directory)
+        if schedule.finished:
+            observer.note(f"{directory} is complete: nothing is missing.")
+            return finished_result(schedule, run_id=run_id, directory=directory)
     settings = _checked_settings(run_file, address, observer.note)
+    observer.note(f"Joining the Ray cluster at {address}" if address else "Starting a local Ray, which takes seconds")
     with connected(address):
         slots = _slots(settings.config, run_file, observer.note, is_joined=address is not None)
         open_run(directory, run_json)
-        driver = Driver(settings, schedule, run_id=run_id, directory=directory, slots=slots, observer=observer)
-        result = asyncio.run(_interruptible(driver, observer))
+        with held(directory):
+            schedule = _schedule(run_file, run_id, directory)
+            driver = Driver(settings, schedule, run_id=run_id, directory=directory, slots=slots, observer=observer)
+            result = asyncio.run(_interruptible(driver, observer))
     _sweep(run_file.config, run_id)
     return result
 
 
-def _already(directory: Path, run_json: str) -> list[RolloutSummary]:
-    """The attempts of an earlier start of the run in `directory`, which must have had the same run file."""
-    if not is_run_directory(directory):
-        return []
-    open_run(directory, run_json)
-    return [summarize(trajectory) for trajectory in trajectories(directory)]
+def _schedule(run_file: RunFile, run_id: str, directory: Path) -> Schedule:
+    """What is to be played of the run in `directory`, after the attempts of an earlier start."""
+    already = [summarize(trajectory) for trajectory in trajectories(directory)]
+    return Schedule(run_file.config, run_id, already=already)
 
 
 def _sweep(config: RunConfig, run_id: str) -> None:
@@ -122,8 +125,9 @@ def check_run(run_file: RunFile, *, address: str | None = None, on_progress: Cal
         InputError: with everything that is missing.
     """
     settings = _checked_settings(run_file, address, on_progress)
-    with connected(address):
-        _slots(settings.config, run_file, on_progress, is_joined=address is not None)
+    if address is not None:
+        with connected(address):
+            _slots(settings.config, run_file, on_progress, is_joined=True)
 
 
 async def _interruptible(driver: Driver, observer: Observer) -> RunResult:
@@ -157,9 +161,11 @@ def _checked_settings(run_file: RunFile, address: str | None, note: Callable[[st
     """The settings of the rollouts.
 
     Raises:
-        InputError: with every problem of the plugins, and, when rollouts are played here, of engine and images.
+        InputError: with every problem of plugins and, when rollouts are played here, of machine, engine and images.
     """
-    problems = engine_problems(images_needed(run_file.config), note) if address is None else []
+    problems = []
+    if address is None:
+        problems = capacity_problems(run_file.config) + engine_problems(engine_needs(run_file.config), note)
     try:
         settings = _settings(run_file)
     except InputError as error:
@@ -190,7 +196,7 @@ def _slots(config: RunConfig, run_file: RunFile, note: Callable[[str], None], *,
     """How many rollouts run at once: as many as are wanted and fit on the nodes that can play them."""
     found = nodes()
     if is_joined:
-        problems = on_every_node(engine_problems, images_needed(config), found)
+        problems = on_every_node(engine_problems, engine_needs(config), found)
         if not all(problems.values()):
             found = [node for node in found if not problems[node.node_id]]
         else:

@@ -171,11 +171,12 @@ def _command_observation(result: CommandResult, timeout_s: float) -> Observation
 
 def describe(observation: Observation, *, limit: int) -> str:
     """The tool message that the model gets: one line each of what is not empty, texts of at most `limit` characters."""
+    note = f"cut; {observation.output_bytes} bytes in all" if observation.truncated else None
     lines = [f"Success: {'true' if observation.status == 'ok' else 'false'}"]
     if observation.output:
-        lines.append(f"Output: {shorten(observation.output, limit)}")
+        lines.append(f"Output: {shorten(observation.output, limit, note=note)}")
     if observation.error:
-        lines.append(f"Error: {shorten(observation.error, limit)}")
+        lines.append(f"Error: {shorten(observation.error, limit, note=note)}")
     if observation.exit_code is not None:
         lines.append(f"Exit code: {observation.exit_code}")
     return "\n".join(lines)

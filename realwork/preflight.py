@@ -4,39 +4,89 @@ Runs on any node; says what is wrong in sentences and starts no container.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable
 
 from realwork.config import RunConfig
 from realwork.errors import SandboxError
 from realwork.sandbox.engine import Engine, open_engine
 from realwork.sandbox.image import check_shell, ensure_image
+from realwork.types import Record
 
 
-def images_needed(config: RunConfig) -> dict[str, str]:
-    """Each image that the sandboxes of `config` are made of, and the ids of its environments; local ones need none."""
+class EngineNeeds(Record):
+    """What an engine must have for a run.
+
+    Attributes:
+        images: each image, and the ids of the environments whose sandboxes are made of it.
+        networks: names of networks of the engine, beside none and bridge.
+        runtime: null for the engine's own.
+    """
+
+    images: dict[str, str]
+    networks: tuple[str, ...] = ()
+    runtime: str | None = None
+
+
+def engine_needs(config: RunConfig) -> EngineNeeds | None:
+    """What an engine must have for `config`; null for the local sandbox, which needs none."""
     if config.sandbox_config.kind != "docker":
-        return {}
+        return None
     images: dict[str, list[str]] = {}
+    networks = set()
     for environment in config.environments:
         images.setdefault(environment.docker_image, []).append(environment.id)
-    return {image: ", ".join(ids) for image, ids in images.items()}
+        networks |= {config.network(environment)} | ({environment.init_network} if environment.init_commands else set())
+    return EngineNeeds(
+        images={image: ", ".join(ids) for image, ids in images.items()},
+        networks=tuple(sorted(networks - {"none", "bridge"})),
+        runtime=config.sandbox_config.runtime,
+    )
 
 
-def engine_problems(images: Mapping[str, str], on_progress: Callable[[str], None] = lambda _: None) -> list[str]:
-    """What keeps this machine from making containers of `images_needed`, one sentence each.
+def capacity_problems(config: RunConfig) -> list[str]:
+    """Whether this machine is too small for even one rollout, as a sentence."""
+    limits = config.sandbox_config
+    memory_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    cpus = os.cpu_count() or 1
+    problems = []
+    if limits.memory_mib > memory_mib:
+        problems.append(f"sandbox_config.memory_mib: {limits.memory_mib} MiB, but this machine has {memory_mib} MiB")
+    if limits.cpus > cpus:
+        problems.append(f"sandbox_config.cpus: {limits.cpus:g} CPUs, but this machine has {cpus}")
+    return problems
+
+
+def engine_problems(needs: EngineNeeds | None, on_progress: Callable[[str], None] = lambda _: None) -> list[str]:
+    """What keeps the engine of this machine from making the run's containers, one sentence each.
 
     Missing images are pulled, with `on_progress` told of it.
     """
-    return asyncio.run(_engine_problems(images, on_progress)) if images else []
+    return asyncio.run(_engine_problems(needs, on_progress)) if needs else []
 
 
-async def _engine_problems(images: Mapping[str, str], on_progress: Callable[[str], None]) -> list[str]:
+async def _engine_problems(needs: EngineNeeds, on_progress: Callable[[str], None]) -> list[str]:
     try:
         async with open_engine() as engine:
-            problems = {image: await _image_problem(engine, image, on_progress) for image in images}
+            problems = await _missing_parts(engine, needs)
+            for image, environments in needs.images.items():
+                if problem := await _image_problem(engine, image, on_progress):
+                    problems.append(f"docker_image of {environments}: {problem}")
     except SandboxError as error:
         return [str(error)]
-    return [f"docker_image of {images[image]}: {problem}" for image, problem in problems.items() if problem]
+    return problems
+
+
+async def _missing_parts(engine: Engine, needs: EngineNeeds) -> list[str]:
+    """Runtime and networks that the engine does not have."""
+    problems = []
+    runtimes = (await engine.call("asking the engine", engine.client.info)).get("Runtimes", {})
+    if needs.runtime is not None and needs.runtime not in runtimes:
+        problems.append(f"sandbox_config.runtime: the engine has no '{needs.runtime}', only {', '.join(runtimes)}")
+    if needs.networks:
+        there = {one["Name"] for one in await engine.call("listing networks", engine.client.networks)}
+        problems += [f"network: the engine has none called '{name}'" for name in needs.networks if name not in there]
+    return problems
 
 
 async def _image_problem(engine: Engine, image: str, on_progress: Callable[[str], None]) -> str | None:

@@ -210,4 +210,10 @@ def summarize(trajectory: Trajectory) -> RolloutSummary:
         completion_tokens=sum(usage.completion_tokens or 0 for usage in usages),
         cost_usd=sum(costs) if costs else None,
         duration_s=(trajectory.ended_at - trajectory.started_at).total_seconds(),
+        plugin_errors=_plugin_errors(trajectory.plugin_data),
     )
+
+
+def _plugin_errors(plugin_data: str) -> dict[str, str]:
+    said = json.loads(plugin_data)
+    return {name: str(each["error"]) for name, each in said.items() if isinstance(each, dict) and each.get("error")}

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -147,10 +148,11 @@ def _play(
     from realwork.analysis.export.seed_json import export_json
     from realwork.api import run as play
 
+    began = time.monotonic()
     with Progress(quiet=quiet) as progress:
         result = play(run_file, run_id=run_id, address=address, observer=progress)
     directory = Path(result.directory)
-    _report(result, run_file, directory, quiet=quiet)
+    _report(result, run_file, time.monotonic() - began, quiet=quiet)
     if output is not None:
         export_json(directory, output)
     if exits:
@@ -158,10 +160,11 @@ def _play(
     return result
 
 
-def _report(result: "RunResult", run_file: RunFile, directory: Path, *, quiet: bool) -> None:
+def _report(result: "RunResult", run_file: RunFile, duration_s: float, *, quiet: bool) -> None:
+    directory = Path(result.directory)
     if not quiet:
         _print_results(directory)
-        results.print(f"\n{seconds(result.duration_s)}. Parquet: {shown(directory / 'trajectories')}", markup=False)
+        results.print(f"\n{seconds(duration_s)}. Parquet: {shown(directory / 'trajectories')}", markup=False)
     if result.aborted:
         _note(f"The run was stopped: {result.aborted}")
     for cause, count in result.failures.items():
@@ -199,7 +202,7 @@ def _print_plan(run_file: RunFile) -> None:
     results.print(rows)
     total = len(config.environments) * config.episode_control_config.episodes_per_environment
     results.print(
-        f"{total} rollouts, at most {config.rollout_config.max_parallel_rollouts} at once, "
+        f"{total} rollout{'' if total == 1 else 's'}, at most {config.rollout_config.max_parallel_rollouts} at once, "
         f"with {config.llm_config.model}; trajectories go to {config.rollout_config.trajectory_output_path}",
         markup=False,
     )

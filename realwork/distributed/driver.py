@@ -102,6 +102,7 @@ class Driver:
         self._changed = asyncio.Condition()
         self._slots_in_use: set[Slot] = set()
         self._warns_of_usage = settings.config.llm_config.warn_high_usage
+        self._failing_plugins: set[str] = set()
         self._stopping = asyncio.Event()
         self._interrupted = False
         self._aborted: str | None = None
@@ -207,6 +208,7 @@ class Driver:
         if summary.aborts_run and not self._stopping.is_set():
             await self._stop(summary.error_message)
         self._warn_of_usage(summary)
+        self._warn_of_plugins(summary)
         self._observer.rollout_finished(summary, progress)
 
     def _warn_of_usage(self, summary: RolloutSummary) -> None:
@@ -214,6 +216,13 @@ class Driver:
         if self._warns_of_usage and tokens > HIGH_USAGE_TOKENS:
             self._warns_of_usage = False
             self._observer.note(f"warning: {summary.spec.trajectory_id} used {tokens} tokens")
+
+    def _warn_of_plugins(self, summary: RolloutSummary) -> None:
+        """Say once of each plugin that it fails; the rows say it every time."""
+        for name, error in summary.plugin_errors.items():
+            if name not in self._failing_plugins:
+                self._failing_plugins.add(name)
+                self._observer.note(f"warning: plugin {name} failed in {summary.spec.trajectory_id}: {error}")
 
     def _carry_out(self, decision: Decision, environment_id: str) -> None:
         strategy = decision.strategy

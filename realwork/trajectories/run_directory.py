@@ -3,8 +3,13 @@
 Guarantees: a directory belongs to one run file for good; nothing in it is replaced.
 """
 
+import fcntl
 import json
+import os
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ from realwork.trajectories.parts import FOLDER, part_files
 
 RUN_FILE = "run.json"
 CARD_FILE = "README.md"
+LOCK_FILE = ".driver.lock"
 _MAX_VALUE_LENGTH = 80
 _MAX_DIFFERENCES = 20
 _FREE = ("trajectory_output_path", "max_parallel_rollouts")
@@ -71,6 +77,28 @@ def open_run(directory: Path, run_json: str) -> None:
             f"{directory}: the output directory cannot be written ({error.strerror or error}). "
             "Give another `rollout_config.trajectory_output_path`, or make this one writable."
         ) from error
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """The run in `directory` belongs to this process for the length of the block; the lock ends with the process.
+
+    Raises:
+        InputError: another process plays it; which, where and since when.
+    """
+    with (directory / LOCK_FILE).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise InputError(
+                f"{directory} is being played by {file.read().strip() or 'another process'}. "
+                "Wait for its end, or give another --run-id."
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+        file.flush()
+        yield
 
 
 def is_run_directory(directory: Path) -> bool:
