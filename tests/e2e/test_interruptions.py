@@ -107,7 +107,7 @@ def test_after_kill_9_of_the_driver_gc_leaves_nothing_of_ours_and_nothing_else_i
     assert client.inspect_container(foreign_container)["State"]["Running"]
     client.close()
     found = rows(file.parent / "out" / run_id)
-    assert [row["success"] for row in found] == [True] * 3
+    assert [row["success"] for row in found if row["reward_valid"]] == [True] * 3
 
 
 def test_a_run_that_goes_on_is_not_touched_by_gc(cut_run):
@@ -210,11 +210,8 @@ def test_an_engine_that_is_lost_when_the_run_has_begun_is_no_reward(docker_image
             said, _ = process.communicate(timeout=120)
     assert process.returncode == 1, said
     assert "Traceback" not in said
-    found = rows(tmp_path / "out" / "lost")
-    assert [(row["attempt"], row["failure_cause"], row["reward"]) for row in found] == [
-        (0, "sandbox", None),
-        (1, "sandbox", None),
-    ]
+    found = [(row["attempt"], row["failure_cause"], row["reward"]) for row in rows(tmp_path / "out" / "lost")]
+    assert found == [(0, "sandbox", None), (1, "sandbox", None)], said
 
 
 class EngineProxy:
@@ -242,10 +239,17 @@ class EngineProxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                engine = socket.socket(socket.AF_UNIX)
-                engine.connect("/var/run/docker.sock")
-                for source, target in ((client, engine), (engine, client)):
-                    threading.Thread(target=pump, args=(source, target), daemon=True).start()
+                threading.Thread(target=relay, args=(client,), daemon=True).start()
+
+
+def relay(client):
+    """Carry bytes both ways between `client` and the engine until both have ended, then close both."""
+    with client, socket.socket(socket.AF_UNIX) as engine:
+        engine.connect("/var/run/docker.sock")
+        back = threading.Thread(target=pump, args=(engine, client), daemon=True)
+        back.start()
+        pump(client, engine)
+        back.join()
 
 
 def pump(source, target):
