@@ -38,7 +38,7 @@ class MemorySandbox:
         return None
 
     async def execute(
-        self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536
+        self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536, apart: bool = False
     ) -> CommandResult:
         """The scripted answer; an exception is raised; a command without an answer is not found (exit code 127)."""
         self.commands.append(command)
