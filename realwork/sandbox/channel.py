@@ -71,9 +71,11 @@ class Channel:
             shell.ask(request, own_session=kind == "own", limit_bytes=limit_bytes)
             try:
                 return await self._answer(shell, timeout_s)
-            except BaseException:
+            except asyncio.CancelledError:
+                await uncancelled(self._cut_quietly(shell))
+                raise
+            except SandboxError:
                 self.close()
-                await uncancelled(self._kill_quietly(shell))
                 raise
 
     async def _ready(self) -> "_Shell | None":
@@ -94,20 +96,17 @@ class Channel:
         return self._shell
 
     async def _answer(self, shell: "_Shell", timeout_s: float) -> Ended | None:
-        if not await shell.stream.wait(lambda: shell.session is not None, START_S):
-            await self._give_up(shell)
+        if not await shell.started():
+            await uncancelled(self._give_up(shell))
             if shell.session is None:
                 return None
         began = time.monotonic()
         damaged, exit_code = await self._exit(shell, timeout_s)
         if damaged:
-            await self._give_up(shell)
+            await uncancelled(self._give_up(shell))
             exit_code = KILLED
         elif exit_code is None:
-            assert shell.session is not None
-            await uncancelled(self._execs.end_session(shell.session, shell.finished, GRACE_S))
-            if not await shell.finished(QUIET_S):
-                await self._give_up(shell)
+            await uncancelled(self._cut(shell, GRACE_S))
         return shell.ended(exit_code, time.monotonic() - began)
 
     async def _exit(self, shell: "_Shell", timeout_s: float) -> tuple[bool, int | None]:
@@ -122,22 +121,33 @@ class Channel:
             pause = min(2 * pause, LONGEST_LOOK_S)
         return False, None
 
-    async def _give_up(self, shell: "_Shell") -> None:
-        """Make sure that nothing of a damaged channel runs any more, or ever will."""
-        self._damages += 1
-        await uncancelled(self._kill(shell))
-        self.close()
+    async def _cut(self, shell: "_Shell", grace_s: float) -> None:
+        """End the command; the shell goes on, unless it does not notice."""
+        assert shell.session is not None
+        await self._execs.end_session(shell.session, shell.finished, grace_s)
+        if not await shell.finished(QUIET_S):
+            await self._give_up(shell)
 
-    async def _kill(self, shell: "_Shell") -> None:
-        await self._execs.end_session(shell.pid, shell.finished, 0.0)
-        if shell.session not in (None, shell.pid):
-            await self._execs.end_session(shell.session, shell.finished, 0.0)
-
-    async def _kill_quietly(self, shell: "_Shell") -> None:
+    async def _cut_quietly(self, shell: "_Shell") -> None:
+        """End a command whose caller is gone; if that fails there is nobody to tell."""
         try:
-            await self._kill(shell)
+            if await shell.started():
+                await self._cut(shell, 0.0)
+            else:
+                await self._give_up(shell)
         except SandboxError:
-            return
+            self.close()
+
+    async def _give_up(self, shell: "_Shell") -> None:
+        """Make sure that nothing of a damaged channel runs any more, or ever will.
+
+        The command goes first: the engine waits for it once its shell is dead.
+        """
+        self._damages += 1
+        if shell.session is not None and shell.session != shell.pid:
+            await self._execs.end_session(shell.session, shell.gone, 0.0)
+        await self._execs.end_session(shell.pid, shell.gone, 0.0)
+        self.close()
 
 
 class _Shell:
@@ -190,9 +200,17 @@ class _Shell:
     def exit_code(self) -> int | None:
         return self.stream.stdout.numbers[1] if self._is_over() else None
 
+    async def started(self) -> bool:
+        """Whether the command has started; it does soon, or never of itself."""
+        return await self.stream.wait(lambda: self.session is not None, START_S)
+
     async def finished(self, timeout_s: float) -> bool:
         """Whether the command ends within that time."""
         return await self.stream.wait(self._is_over, timeout_s)
+
+    async def gone(self, timeout_s: float) -> bool:
+        """Whether the stream ends, for which there is no need to wait long: what was killed does not come back."""
+        return await self.stream.wait(self.stream.ended.done, min(timeout_s, QUIET_S))
 
     def ended(self, exit_code: int | None, duration_s: float) -> Ended:
         """What became of the command."""
