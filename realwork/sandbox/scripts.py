@@ -112,11 +112,11 @@ REMOVE = 'rm -rf -- "$1"'
 CHANNEL = """\
 exec 3>&2 4</dev/null 2>/dev/null
 trap : HUP INT QUIT TERM USR1 USR2 PIPE ALRM
-setsid=$(command -v setsid)
+for setsid in setsid "busybox setsid" none; do $setsid /bin/sh -c : && break; done
 known=" 1 $$ "
 for entry in /proc/[0-9]*; do known="$known${entry#/proc/} "; done
 hello() {
-    [ -x "$setsid" ] && [ /proc/$$/fd/1 -ef /proc/self/fd/1 ] && echo "$1 $$" || echo "$1 0"
+    [ "$setsid" != none ] && [ /proc/$$/fd/1 -ef /proc/self/fd/1 ] && echo "$1 $$" || echo "$1 0"
 }
 run() {
     (
@@ -127,7 +127,7 @@ run() {
         cd "$5" || exit 126
         kind=$4
         shift 5
-        [ "$kind" = own ] && exec "$setsid" /bin/sh -c "$@" <&4 4<&-
+        [ "$kind" = own ] && exec $setsid /bin/sh -c "$@" <&4 4<&-
         exec <&4 4<&-
         script=$1
         shift 2
