@@ -61,8 +61,8 @@ class Channel:
     async def _run(
         self, kind: str, directory: str, words: list[str], *, timeout_s: float, limit_bytes: int
     ) -> Ended | None:
-        request = " ".join(map(scripts.quote, [kind, directory, *words])).encode(errors="replace")
-        if len(request) > MOST_BYTES or b"\0" in request or self._lock.locked() or self._damages >= MOST_DAMAGES:
+        request = _encoded([kind, directory, *words])
+        if request is None or self._lock.locked() or self._damages >= MOST_DAMAGES:
             return None
         async with self._lock:
             shell = await self._ready()
@@ -80,9 +80,11 @@ class Channel:
 
     async def _ready(self) -> "_Shell | None":
         """A shell that nothing but ours writes to, opened if need be; null when there is none."""
-        if self._shell is not None and await self._shell.is_free():
-            return self._shell
-        self.close()
+        if self._shell is not None:
+            if await self._shell.is_free():
+                return self._shell
+            self._damages += not self._shell.is_well
+            self.close()
         shell = _Shell()
         try:
             shell.exec_id = await self._execs.open(ARGV, shell.stream)
@@ -155,6 +157,7 @@ class _Shell:
 
     Attributes:
         pid: its process id inside, which is that of its session.
+        is_well: it answered when it was last asked whether it is free.
         lacks_something: it greeted, but the image does not have what it needs.
     """
 
@@ -162,6 +165,7 @@ class _Shell:
         self.stream = AnswerStream()
         self.exec_id = ""
         self.pid = 0
+        self.is_well = True
         self.lacks_something = False
         self._own_session = False
 
@@ -179,8 +183,9 @@ class _Shell:
     async def is_free(self) -> bool:
         """Whether the last command has left nothing that may still write to its streams."""
         stdout = self.stream.stdout
-        came = await self.stream.wait(lambda: len(stdout.numbers) in (1, 3), REST_S)
-        return came and not self.stream.is_broken and (len(stdout.numbers) == 1 or stdout.numbers[2] == 0)
+        self.is_well = await self.stream.wait(lambda: len(stdout.numbers) in (1, 3), REST_S)
+        self.is_well = self.is_well and not self.stream.is_broken
+        return self.is_well and (len(stdout.numbers) == 1 or stdout.numbers[2] == 0)
 
     def ask(self, request: bytes, *, own_session: bool, limit_bytes: int) -> None:
         """Send the words of a request; nothing of what came before is taken for its answer."""
@@ -222,3 +227,13 @@ class _Shell:
 
     def _is_over(self) -> bool:
         return len(self.stream.stdout.numbers) > 1 < len(self.stream.stderr.numbers)
+
+
+def _encoded(words: list[str]) -> bytes | None:
+    """The words as a shell reads them; null when they are too long, or not text that it can be told."""
+    line = " ".join(map(scripts.quote, words))
+    try:
+        request = line.encode()
+    except UnicodeEncodeError:
+        return None
+    return request if len(request) <= MOST_BYTES and "\0" not in line else None
