@@ -14,21 +14,23 @@ from typing import Any
 from realwork import __version__
 from realwork.config import SCRIPTED_PREFIX, RunConfig
 from realwork.distributed.cluster import connected, nodes, on_every_node, slots_that_fit
-from realwork.distributed.driver import Driver, Observer, RunResult, finished_result, rollout_memory_mib
+from realwork.distributed.driver import Driver, Observer, RunResult, finished_result
 from realwork.distributed.hooks import pack
+from realwork.distributed.slot import rollout_memory_mib
 from realwork.environment import PackedFolder
 from realwork.errors import InputError, SandboxError
 from realwork.model.scripted import load_script
 from realwork.plugins.loading import load_plugins
-from realwork.preflight import engine_problems
+from realwork.preflight import capacity_problems, engine_needs, engine_problems
 from realwork.record import RolloutSettings, summarize
 from realwork.runfile import RunFile
+from realwork.sandbox import labels
 from realwork.sandbox.engine import open_engine
 from realwork.sandbox.files import pack_folder
 from realwork.sandbox.reaper import collect_garbage
 from realwork.schedule import EnvironmentProgress, Schedule
 from realwork.trajectories.read import trajectories
-from realwork.trajectories.run_directory import is_run_directory, open_run
+from realwork.trajectories.run_directory import held, is_run_directory, open_run
 from realwork.types import RolloutSpec, RolloutSummary
 
 _LOG = logging.getLogger(__name__)
@@ -37,8 +39,8 @@ _LOG = logging.getLogger(__name__)
 class SilentObserver:
     """Tells nobody but the log."""
 
-    def started(self, directory: Path, planned: int, slots: int) -> None:
-        _LOG.info("%d rollouts, %d at once, into %s", planned, slots, directory)
+    def started(self, directory: Path, progress: list[EnvironmentProgress], slots: int) -> None:
+        _LOG.info("%d rollouts, %d at once, into %s", sum(each.planned for each in progress), slots, directory)
 
     def rollout_started(self, spec: RolloutSpec) -> None:
         _LOG.debug("%s started", spec.trajectory_id)
@@ -78,29 +80,30 @@ def run(
     run_id = run_id or new_run_id()
     directory = Path(run_file.config.rollout_config.trajectory_output_path) / run_id
     run_json = _run_json(run_file, run_id)
-    already = _already(directory, run_json)
-    schedule = Schedule(run_file.config, run_id, already=already)
-    if schedule.finished:
-        observer.note(f"{directory} is complete: nothing is missing.")
-        return finished_result(schedule, run_id=run_id, directory=directory)
-    settings = _settings(run_file)
-    if address is None:
-        _raise_problems(run_file, engine_problems(run_file.config, on_progress=observer.note))
+    if is_run_directory(directory):
+        open_run(directory, run_json)
+        with held(directory):
+            schedule = _schedule(run_file, run_id, directory)
+        if schedule.finished:
+            observer.note(f"{directory} is complete: nothing is missing.")
+            return finished_result(schedule, run_id=run_id, directory=directory)
+    settings = _checked_settings(run_file, address, observer.note)
+    observer.note(f"Joining the Ray cluster at {address}" if address else "Starting a local Ray, which takes seconds")
     with connected(address):
         slots = _slots(settings.config, run_file, observer.note, is_joined=address is not None)
         open_run(directory, run_json)
-        driver = Driver(settings, schedule, run_id=run_id, directory=directory, slots=slots, observer=observer)
-        result = asyncio.run(_interruptible(driver, observer))
+        with held(directory):
+            schedule = _schedule(run_file, run_id, directory)
+            driver = Driver(settings, schedule, run_id=run_id, directory=directory, slots=slots, observer=observer)
+            result = asyncio.run(_interruptible(driver, observer))
     _sweep(run_file.config, run_id)
     return result
 
 
-def _already(directory: Path, run_json: str) -> list[RolloutSummary]:
-    """The attempts of an earlier start of the run in `directory`, which must have had the same run file."""
-    if not is_run_directory(directory):
-        return []
-    open_run(directory, run_json)
-    return [summarize(trajectory) for trajectory in trajectories(directory)]
+def _schedule(run_file: RunFile, run_id: str, directory: Path) -> Schedule:
+    """What is to be played of the run in `directory`, after the attempts of an earlier start."""
+    already = [summarize(trajectory) for trajectory in trajectories(directory)]
+    return Schedule(run_file.config, run_id, already=already)
 
 
 def _sweep(config: RunConfig, run_id: str) -> None:
@@ -121,10 +124,10 @@ def check_run(run_file: RunFile, *, address: str | None = None, on_progress: Cal
     Raises:
         InputError: with everything that is missing.
     """
-    if address is None:
-        _raise_problems(run_file, engine_problems(run_file.config, on_progress=on_progress))
-    with connected(address):
-        _slots(_settings(run_file).config, run_file, on_progress, is_joined=address is not None)
+    settings = _checked_settings(run_file, address, on_progress)
+    if address is not None:
+        with connected(address):
+            _slots(settings.config, run_file, on_progress, is_joined=True)
 
 
 async def _interruptible(driver: Driver, observer: Observer) -> RunResult:
@@ -154,6 +157,23 @@ async def _interruptible(driver: Driver, observer: Observer) -> RunResult:
             loop.remove_signal_handler(number)
 
 
+def _checked_settings(run_file: RunFile, address: str | None, note: Callable[[str], None]) -> RolloutSettings:
+    """The settings of the rollouts.
+
+    Raises:
+        InputError: with every problem of plugins and, when rollouts are played here, of machine, engine and images.
+    """
+    problems = []
+    if address is None:
+        problems = capacity_problems(run_file.config) + engine_problems(engine_needs(run_file.config), note)
+    try:
+        settings = _settings(run_file)
+    except InputError as error:
+        problems = [*error.problems, *problems]
+    _raise_problems(run_file, problems)
+    return settings
+
+
 def _settings(run_file: RunFile) -> RolloutSettings:
     config = run_file.config
     llm = config.llm_config
@@ -168,6 +188,7 @@ def _settings(run_file: RunFile) -> RolloutSettings:
         },
         environments_json={each.id: run_file.environment_json(each.id) for each in config.environments},
         plugins=pack(load_plugins(config, folder=run_file.path.parent)),
+        driver=labels.this_process().model_dump_json(),
     )
 
 
@@ -175,10 +196,13 @@ def _slots(config: RunConfig, run_file: RunFile, note: Callable[[str], None], *,
     """How many rollouts run at once: as many as are wanted and fit on the nodes that can play them."""
     found = nodes()
     if is_joined:
-        problems = on_every_node(lambda: engine_problems(config), found)
-        found = [node for node in found if not problems[node.name]]
-        if not found:
-            _raise_problems(run_file, [f"node {name}: {each}" for name, said in problems.items() for each in said])
+        problems = on_every_node(engine_problems, engine_needs(config), found)
+        if not all(problems.values()):
+            found = [node for node in found if not problems[node.node_id]]
+        else:
+            _raise_problems(
+                run_file, [f"node {node.name}: {each}" for node in found for each in problems[node.node_id]]
+            )
     memory_mib = rollout_memory_mib(config)
     fitting = slots_that_fit(found, memory_mib=memory_mib, cpus=config.sandbox_config.cpus)
     wanted = config.rollout_config.max_parallel_rollouts
@@ -192,7 +216,8 @@ def _slots(config: RunConfig, run_file: RunFile, note: Callable[[str], None], *,
 
 def _raise_problems(run_file: RunFile, problems: list[str]) -> None:
     if problems:
-        raise InputError(f"{run_file.path}: {len(problems)} problem(s)", problems=problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise InputError(f"{run_file.path}: {count}", problems=problems)
 
 
 def _run_json(run_file: RunFile, run_id: str) -> str:

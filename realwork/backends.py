@@ -4,6 +4,7 @@ Engine and client are imported where they are first opened: loading the client t
 the scripted model and the local sandbox do without.
 """
 
+import platform
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -99,7 +100,13 @@ def _sandbox_spec(settings: RolloutSettings, spec: RolloutSpec, environment: Env
         network=environment.init_network if environment.init_commands else config.network(environment),
         working_directory=environment.working_directory,
         environment_variables=environment.environment_variables,
-        labels={labels.RUN: spec.run_id, labels.ROLLOUT: spec.rollout_id, labels.ATTEMPT: str(spec.attempt)},
+        labels={
+            labels.RUN: spec.run_id,
+            labels.ROLLOUT: spec.rollout_id,
+            labels.ATTEMPT: str(spec.attempt),
+            labels.NODE: platform.node(),
+            labels.DRIVER: settings.driver,
+        },
         deadline_s=longest_s(config, environment),
         memory_mib=limits.memory_mib,
         cpus=limits.cpus,

@@ -110,9 +110,9 @@ class LlmConfig(Section):
     timeout: Seconds = 60.0
     """Seconds one request may take; retries start anew within the episode's time."""
     enable_caching: bool = True
-    """Lets a rollout's own retried request take its earlier answer; never shared between samples."""
+    """Accepted, without effect: nothing is cached, so that no two samples ever share an answer."""
     cache_size: CountOrZero = 100
-    """Answers kept for that."""
+    """Accepted, without effect."""
     max_context_messages: Annotated[int, Field(ge=4, le=LARGEST_COUNT)] = 50
     """Most messages sent to the model; older pairs of calls and results are left out first."""
     max_output_length: Annotated[int, Field(ge=100, le=LARGEST_COUNT)] = 2000

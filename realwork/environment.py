@@ -26,8 +26,6 @@ from realwork.types import (
     WriteAction,
 )
 
-READ_LIMIT_BYTES = 1 << 20
-
 
 class PackedFolder(Record):
     """A folder of the user's as a tar archive whose entries begin with `name`."""
@@ -129,7 +127,7 @@ class Environment:
         return _answer("ok", output=f"Wrote {len(content)} bytes to {path}.")
 
     async def _read(self, action: ReadAction) -> Observation:
-        file = await self._sandbox.read_file(self._resolve(action.path), limit_bytes=READ_LIMIT_BYTES)
+        file = await self._sandbox.read_file(self._resolve(action.path), limit_bytes=self._output_limit_bytes)
         cut = file.size_bytes > len(file.content)
         note = f"Only the first {len(file.content)} of {file.size_bytes} bytes were read." if cut else ""
         return _answer("ok", output=decode(file.content), error=note, output_bytes=file.size_bytes, truncated=cut)
@@ -173,11 +171,12 @@ def _command_observation(result: CommandResult, timeout_s: float) -> Observation
 
 def describe(observation: Observation, *, limit: int) -> str:
     """The tool message that the model gets: one line each of what is not empty, texts of at most `limit` characters."""
+    note = f"cut; {observation.output_bytes} bytes in all" if observation.truncated else None
     lines = [f"Success: {'true' if observation.status == 'ok' else 'false'}"]
     if observation.output:
-        lines.append(f"Output: {shorten(observation.output, limit)}")
+        lines.append(f"Output: {shorten(observation.output, limit, note=note)}")
     if observation.error:
-        lines.append(f"Error: {shorten(observation.error, limit)}")
+        lines.append(f"Error: {shorten(observation.error, limit, note=note)}")
     if observation.exit_code is not None:
         lines.append(f"Exit code: {observation.exit_code}")
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from realwork.model.base import Model
 from realwork.model.context import drop_oldest, fit
 from realwork.plugins.hooks import Hooks, Verdict
 from realwork.tools import MAX_CALLS_PER_REPLY, parse_call
-from realwork.types import DoneAction, Message, Observation, Record, Reply, Step, TerminatedReason, ToolCall
+from realwork.types import DoneAction, Message, Observation, Record, Reply, Step, TerminatedReason, ToolCall, Usage
 
 PATIENCE = 3
 _EMPTY = "Your reply was empty. Use a tool, or call mark_done when the task is finished."
@@ -30,6 +30,7 @@ class EpisodeLimits(Record):
     max_tokens: int | None = None
     max_context_messages: int = 50
     max_output_length: int = 2000
+    tracks_usage: bool = True
 
 
 async def _nothing() -> None:
@@ -64,6 +65,7 @@ class Episode:
         self._after_step = after_step
         self._end = 0.0
         self._unusable_replies = 0
+        self._tokens = 0
         self._call_ids: set[str] = set()
 
     async def play(self) -> TerminatedReason:
@@ -96,15 +98,12 @@ class Episode:
             return "global_timeout"
         if len(self.steps) >= self._limits.max_steps:
             return "action_limit"
-        if self._limits.max_tokens is not None and self._tokens() >= self._limits.max_tokens:
+        if self._limits.max_tokens is not None and self._tokens >= self._limits.max_tokens:
             return "token_limit"
         return None
 
     def _time_left(self) -> float:
         return self._end - time.monotonic()
-
-    def _tokens(self) -> int:
-        return sum((step.usage.prompt_tokens or 0) + (step.usage.completion_tokens or 0) for step in self.steps)
 
     async def _ask(self) -> Reply:
         """The reply to the conversation, which is shortened once if the endpoint finds it too long."""
@@ -119,6 +118,7 @@ class Episode:
 
     async def _take(self, reply: Reply, asked_at: datetime, llm_s: float) -> TerminatedReason | None:
         """Act on `reply` and record the step; the reason to end, if there is one."""
+        self._tokens += (reply.usage.prompt_tokens or 0) + (reply.usage.completion_tokens or 0)
         message = _with_unique_ids(reply.message, self._call_ids)
         began = time.monotonic()
         observations, done = await self._act(message.tool_calls)
@@ -145,7 +145,7 @@ class Episode:
                 message_index=len(self.messages),
                 started_at=asked_at,
                 finish_reason=reply.finish_reason,
-                usage=reply.usage,
+                usage=reply.usage if self._limits.tracks_usage else Usage(),
                 llm_s=llm_s,
                 env_s=time.monotonic() - began,
                 retries=reply.retries,

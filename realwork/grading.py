@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from realwork.config import EnvironmentConfig
 from realwork.environment import PackedFolder
-from realwork.errors import GradingError, SandboxError, blame
+from realwork.errors import FileError, GradingError, SandboxError, blame
 from realwork.sandbox.base import Sandbox
 from realwork.text import decode
 from realwork.types import Record, TestResult
@@ -50,7 +50,7 @@ async def grade(
                 await _run_test(sandbox, environment, command, test_timeout_s, limit_bytes)
                 for command in environment.unit_tests
             ]
-        except SandboxError as error:
+        except (SandboxError, FileError) as error:
             raise GradingError(f"{environment.id}: the sandbox failed under the tests: {error}") from error
     passed = sum(result.status == "passed" for result in results)
     return Grade(reward=passed / len(results), success=passed == len(results), test_results=tuple(results))

@@ -4,38 +4,89 @@ Runs on any node; says what is wrong in sentences and starts no container.
 """
 
 import asyncio
+import os
 from collections.abc import Callable
 
 from realwork.config import RunConfig
 from realwork.errors import SandboxError
 from realwork.sandbox.engine import Engine, open_engine
 from realwork.sandbox.image import check_shell, ensure_image
+from realwork.types import Record
 
 
-def engine_problems(config: RunConfig, *, on_progress: Callable[[str], None] = lambda _: None) -> list[str]:
-    """What keeps this machine from playing rollouts of `config`, one sentence each.
+class EngineNeeds(Record):
+    """What an engine must have for a run.
 
-    Missing images are pulled, with `on_progress` told of it. Empty for the local sandbox, which needs nothing.
+    Attributes:
+        images: each image, and the ids of the environments whose sandboxes are made of it.
+        networks: names of networks of the engine, beside none and bridge.
+        runtime: null for the engine's own.
     """
+
+    images: dict[str, str]
+    networks: tuple[str, ...] = ()
+    runtime: str | None = None
+
+
+def engine_needs(config: RunConfig) -> EngineNeeds | None:
+    """What an engine must have for `config`; null for the local sandbox, which needs none."""
     if config.sandbox_config.kind != "docker":
-        return []
-    return asyncio.run(_engine_problems(config, on_progress))
-
-
-async def _engine_problems(config: RunConfig, on_progress: Callable[[str], None]) -> list[str]:
-    environments: dict[str, list[str]] = {}
+        return None
+    images: dict[str, list[str]] = {}
+    networks = set()
     for environment in config.environments:
-        environments.setdefault(environment.docker_image, []).append(environment.id)
+        images.setdefault(environment.docker_image, []).append(environment.id)
+        networks |= {config.network(environment)} | ({environment.init_network} if environment.init_commands else set())
+    return EngineNeeds(
+        images={image: ", ".join(ids) for image, ids in images.items()},
+        networks=tuple(sorted(networks - {"none", "bridge"})),
+        runtime=config.sandbox_config.runtime,
+    )
+
+
+def capacity_problems(config: RunConfig) -> list[str]:
+    """Whether this machine is too small for even one rollout, as a sentence."""
+    limits = config.sandbox_config
+    memory_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    cpus = os.cpu_count() or 1
+    problems = []
+    if limits.memory_mib > memory_mib:
+        problems.append(f"sandbox_config.memory_mib: {limits.memory_mib} MiB, but this machine has {memory_mib} MiB")
+    if limits.cpus > cpus:
+        problems.append(f"sandbox_config.cpus: {limits.cpus:g} CPUs, but this machine has {cpus}")
+    return problems
+
+
+def engine_problems(needs: EngineNeeds | None, on_progress: Callable[[str], None] = lambda _: None) -> list[str]:
+    """What keeps the engine of this machine from making the run's containers, one sentence each.
+
+    Missing images are pulled, with `on_progress` told of it.
+    """
+    return asyncio.run(_engine_problems(needs, on_progress)) if needs else []
+
+
+async def _engine_problems(needs: EngineNeeds, on_progress: Callable[[str], None]) -> list[str]:
     try:
         async with open_engine() as engine:
-            problems = [await _image_problem(engine, image, on_progress) for image in environments]
+            problems = await _missing_parts(engine, needs)
+            for image, environments in needs.images.items():
+                if problem := await _image_problem(engine, image, on_progress):
+                    problems.append(f"docker_image of {environments}: {problem}")
     except SandboxError as error:
         return [str(error)]
-    return [
-        f"docker_image of {', '.join(ids)}: {problem}"
-        for ids, problem in zip(environments.values(), problems, strict=True)
-        if problem
-    ]
+    return problems
+
+
+async def _missing_parts(engine: Engine, needs: EngineNeeds) -> list[str]:
+    """Runtime and networks that the engine does not have."""
+    problems = []
+    runtimes = (await engine.call("asking the engine", engine.client.info)).get("Runtimes", {})
+    if needs.runtime is not None and needs.runtime not in runtimes:
+        problems.append(f"sandbox_config.runtime: the engine has no '{needs.runtime}', only {', '.join(runtimes)}")
+    if needs.networks:
+        there = {one["Name"] for one in await engine.call("listing networks", engine.client.networks)}
+        problems += [f"network: the engine has none called '{name}'" for name in needs.networks if name not in there]
+    return problems
 
 
 async def _image_problem(engine: Engine, image: str, on_progress: Callable[[str], None]) -> str | None:

@@ -16,6 +16,7 @@ from realwork.environment import PackedFolder
 from realwork.episode import Episode
 from realwork.errors import EpisodeError, FailureCause, ImageError, ModelRefused, NodeError, PrepareError
 from realwork.grading import GRADING_MODE, Grade
+from realwork.model.base import Model
 from realwork.model.scripted import Script
 from realwork.plugins.panel import PackedPlugin
 from realwork.text import tail
@@ -50,6 +51,7 @@ class RolloutSettings(Record):
         script: what the built-in model plays, null for a real one.
         folders: the packed `copy_folders` by environment id.
         environments_json: what a row may show of each environment, nothing secret, by environment id.
+        driver: the driver's process as a label of containers, so that they can be told to be left over.
         timeout_multiplier: what a rollout manager made of the timeouts; they stand in `config` already multiplied.
     """
 
@@ -60,6 +62,7 @@ class RolloutSettings(Record):
     environments_json: dict[str, str] = {}
     plugins: tuple[PackedPlugin, ...] = ()
     timeout_multiplier: float = 1.0
+    driver: str = ""
 
     def stretched(self, factor: float) -> "RolloutSettings":
         """The same settings, every timeout of an environment multiplied by `factor`."""
@@ -82,7 +85,8 @@ class AttemptRecord:
         episode: null until it begins.
         grade: null unless the tests ran to their end and nothing failed.
         seconds: fields of `Timing`.
-        place: `node_id`, `image_digest`, `model` and `base_url_host`, as soon as they are known.
+        model: null until it is opened.
+        place: `node_id` and `image_digest`, as soon as they are known.
     """
 
     def __init__(self, spec: RolloutSpec, settings: RolloutSettings, *, queue_s: float = 0.0) -> None:
@@ -90,7 +94,8 @@ class AttemptRecord:
         self.episode: Episode | None = None
         self.grade: Grade | None = None
         self.seconds = {"queue_s": queue_s}
-        self.place: dict[str, Any] = {"model": settings.config.llm_config.model}
+        self.model: Model | None = None
+        self.place: dict[str, Any] = {}
         self._spec = spec
         self._settings = settings
         self._started_at = datetime.now(UTC)
@@ -124,7 +129,6 @@ class AttemptRecord:
     def trajectory(self) -> Trajectory:
         """The record as it stands now."""
         config = self._settings.config
-        llm = config.llm_config
         episode = self.episode
         steps = tuple(episode.steps) if episode else ()
         graded: dict[str, Any] = {}
@@ -140,7 +144,6 @@ class AttemptRecord:
         timing = Timing(
             **self.seconds, llm_s=sum(step.llm_s for step in steps), env_s=sum(step.env_s for step in steps)
         )
-        sampling = {"temperature": llm.temperature, "max_tokens": llm.max_tokens, "seed": self._spec.seed}
         return Trajectory(
             spec=self._spec,
             status=self._status,
@@ -150,7 +153,9 @@ class AttemptRecord:
             messages=tuple(episode.messages) if episode else (),
             tools=json.dumps(tool_schemas()),
             steps=steps,
-            sampling_params=json.dumps(sampling),
+            sampling_params=json.dumps(self.model.sampling_params if self.model else {}),
+            model=self.model.name if self.model else config.llm_config.model,
+            base_url_host=self.model.host if self.model else "",
             timing=timing,
             docker_image=self.environment.docker_image,
             network=config.network(self.environment),
@@ -205,4 +210,10 @@ def summarize(trajectory: Trajectory) -> RolloutSummary:
         completion_tokens=sum(usage.completion_tokens or 0 for usage in usages),
         cost_usd=sum(costs) if costs else None,
         duration_s=(trajectory.ended_at - trajectory.started_at).total_seconds(),
+        plugin_errors=_plugin_errors(trajectory.plugin_data),
     )
+
+
+def _plugin_errors(plugin_data: str) -> dict[str, str]:
+    said = json.loads(plugin_data)
+    return {name: str(each["error"]) for name, each in said.items() if isinstance(each, dict) and each.get("error")}

@@ -121,7 +121,7 @@ class _Attempt:
             prepared = await self._prepare(environment, sandbox)
             self._record.seconds["boot_s"] = time.monotonic() - began
             async with self._backends.open_model(self._spec) as model:
-                self._record.place |= {"model": model.name, "base_url_host": model.host}
+                self._record.model = model
                 reason = await self._play(environment, prepared, model)
             await self._grade(environment, sandbox)
         self._record.end(reason)
@@ -153,6 +153,7 @@ class _Attempt:
             max_tokens=config.rollout_config.max_episode_tokens,
             max_context_messages=config.llm_config.max_context_messages,
             max_output_length=config.llm_config.max_output_length,
+            tracks_usage=config.llm_config.track_token_usage,
         )
         episode = self._record.episode = Episode(
             model,

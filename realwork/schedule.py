@@ -42,6 +42,7 @@ class _Plan:
         self.max_retries = max_retries
         self.planned = control.episodes_per_environment
         self.waiting: deque[tuple[int, int]] = deque((sample, 0) for sample in range(self.planned))
+        self.first_attempts: dict[int, int] = {}
         self.in_flight = self.graded = self.successful = self.failed = self.skipped = 0
         self.is_stopped = False
 
@@ -51,6 +52,22 @@ class _Plan:
             return None
         self.in_flight += 1
         return self.waiting.popleft()
+
+    def resume(self, attempts: Sequence[RolloutSummary]) -> None:
+        """Take up where an earlier start left off; `attempts` are the ones that count, one for a sample."""
+        for summary in attempts:
+            sample = summary.spec.sample_index
+            if (sample, 0) not in self.waiting:
+                continue
+            self.waiting.remove((sample, 0))
+            if summary.success is not None:
+                self.graded += 1
+                self.successful += summary.success
+            else:
+                self.first_attempts[sample] = summary.spec.attempt + 1
+                self.waiting.append((sample, summary.spec.attempt + 1))
+        if self._is_satisfied():
+            self.skip_waiting()
 
     def record(self, summary: RolloutSummary) -> None:
         if summary.success is not None:
@@ -71,7 +88,8 @@ class _Plan:
         self.waiting.clear()
 
     def _may_retry(self, summary: RolloutSummary) -> bool:
-        return summary.retryable and summary.spec.attempt < self.max_retries
+        tried = summary.spec.attempt - self.first_attempts.get(summary.spec.sample_index, 0)
+        return summary.retryable and tried < self.max_retries
 
     def _is_satisfied(self) -> bool:
         if self.is_stopped or (self.control.stop_on_success and self.successful):
@@ -113,15 +131,8 @@ class Schedule:
                 last[key].spec.attempt,
             ):
                 last[key] = summary
-        for (environment_id, sample), summary in last.items():
-            plan = self._plans.get(environment_id)
-            if plan is None or (sample, 0) not in plan.waiting:
-                continue
-            plan.waiting.remove((sample, 0))
-            if summary.success is not None:
-                plan.record(summary)
-            else:
-                plan.waiting.append((sample, summary.spec.attempt + 1))
+        for environment_id, plan in self._plans.items():
+            plan.resume([summary for (name, _), summary in last.items() if name == environment_id])
 
     def next(self) -> RolloutSpec | None:
         """The next rollout to start, null when none can be started now."""

@@ -21,13 +21,13 @@ def decode(content: bytes) -> str:
     return valid_text(content.decode("utf-8", errors="replace"))
 
 
-def shorten(text: str, limit: int) -> str:
-    """Head and tail of `text`, with a line between them that says how many characters are left out, if it is longer."""
+def shorten(text: str, limit: int, *, note: str | None = None) -> str:
+    """Head and tail of `text`, if it is longer, with a line between them: how much is left out, or `note`."""
     if len(text) <= limit:
         return text
     head = limit // 2
     tail = limit - head
-    return f"{text[:head]}\n[... {len(text) - limit} characters omitted ...]\n{text[-tail:]}"
+    return f"{text[:head]}\n[... {note or f'{len(text) - limit} characters omitted'} ...]\n{text[-tail:]}"
 
 
 def tail(text: str, limit: int) -> str:

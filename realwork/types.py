@@ -289,6 +289,7 @@ class RolloutSummary(Record):
 
     Attributes:
         fails_environment: no rollout of the environment can succeed (its image or an init command fails).
+        plugin_errors: what went wrong in plugins that are not critical, by name.
         aborts_run: no rollout of the run can succeed (the endpoint refuses the key or the model).
     """
 
@@ -310,3 +311,4 @@ class RolloutSummary(Record):
     completion_tokens: int = 0
     cost_usd: float | None = None
     duration_s: float = 0.0
+    plugin_errors: dict[str, str] = {}

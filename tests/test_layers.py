@@ -36,6 +36,7 @@ HOMES = {
     "ray": {"distributed"},
     "docker": {"sandbox"},
     "requests": {"sandbox"},
+    "urllib3": {"sandbox"},
     "openai": {"model"},
     "pyarrow": {"trajectories", "analysis"},
     "typer": {"cli"},

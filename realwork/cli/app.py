@@ -4,6 +4,7 @@ A command imports what it needs when it runs, so that help and mistakes are answ
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -31,10 +32,19 @@ app.command("gc")(machine.gc)
 app.command("bench")(machine.bench)
 
 
-@app.command("version")
-def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 def _say(error: InputError) -> int:

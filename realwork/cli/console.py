@@ -11,10 +11,8 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 WIDTH_OF_A_FILE = 140
-results = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
-
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+results = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
+errors = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def set_up_logging(level: str) -> None:

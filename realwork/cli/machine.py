@@ -4,6 +4,7 @@ import asyncio
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 BASE_IMAGE = "realwork/base:bookworm"
 PACKAGES = ("realwork", "ray", "docker", "openai", "pydantic", "pyarrow")
 MIN_FREE_GIB = 5
+GC_AGAIN_AFTER_S = 3.0
 
 
 def doctor() -> None:
@@ -73,9 +75,14 @@ def gc(
 ) -> None:
     """Remove containers of realwork whose run is gone. Containers of others are never touched."""
     report = asyncio.run(_collect(everything))
-    for name in report.removed:
+    removed = report.removed
+    if removed:  # what a killed run was just about to start
+        time.sleep(GC_AGAIN_AFTER_S)
+        report = asyncio.run(_collect(everything))
+        removed += report.removed
+    for name in removed:
         results.print(f"removed {name}", markup=False)
-    results.print(f"{len(report.removed)} removed, {len(report.kept)} kept because their run goes on", markup=False)
+    results.print(f"{len(removed)} removed, {len(report.kept)} kept because their run goes on", markup=False)
 
 
 async def _collect(everything: bool) -> "GarbageReport":

@@ -20,11 +20,11 @@ LlmCaching = Annotated[
     bool | None,
     typer.Option(
         "--llm-enable-caching/--llm-disable-caching",
-        help="Let a rollout's retried request take its own earlier answer.",
+        help="Accepted, without effect: nothing is cached.",
         rich_help_panel=LLM,
     ),
 ]
-LlmCacheSize = Annotated[int | None, typer.Option(help="Answers kept for that.", rich_help_panel=LLM)]
+LlmCacheSize = Annotated[int | None, typer.Option(help="Accepted, without effect.", rich_help_panel=LLM)]
 LlmMaxContextMessages = Annotated[
     int | None, typer.Option(help="Most messages sent to the model.", rich_help_panel=LLM)
 ]

@@ -24,7 +24,7 @@ class Progress:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._planned = self._tokens = 0
+        self._planned = self._tokens = self._finished_before = 0
         self._began = time.monotonic()
         self._ended = threading.Event()
         self._lines = threading.Thread(target=self._print_lines, daemon=True)
@@ -41,11 +41,14 @@ class Progress:
         if self._live is not None and self._live.is_started:
             self._live.stop()
 
-    def started(self, directory: Path, planned: int, slots: int) -> None:
+    def started(self, directory: Path, progress: list[EnvironmentProgress], slots: int) -> None:
         """See `Observer.started`."""
-        self._planned, self._began = planned, time.monotonic()
+        self._environments = {each.environment_id: each for each in progress}
+        self._planned, self._began = sum(each.planned for each in progress), time.monotonic()
+        self._finished_before = self._finished()
         if not self._quiet:
-            self.note(f"{planned} rollouts, {slots} at once. Trajectories go to {shown(directory)}")
+            left = self._planned - self._finished_before
+            self.note(f"{left} rollouts, {slots} at once. Trajectories go to {shown(directory)}")
         if self._live is not None:
             self._live.start()
         elif not self._quiet:
@@ -75,16 +78,16 @@ class Progress:
 
     def _line(self) -> str:
         elapsed_s = time.monotonic() - self._began
-        finished = self._finished()
+        finished = self._finished() - self._finished_before
         graded = sum(each.graded for each in list(self._environments.values()))
         successful = sum(each.successful for each in list(self._environments.values()))
         parts = [
-            f"{finished}/{self._planned} rollouts",
+            f"{finished}/{self._planned - self._finished_before} rollouts",
             f"{len(self._in_flight)} in flight",
             f"{successful}/{graded} successful",
             f"{finished / elapsed_s:.2f}/s" if elapsed_s > 0 else "",
             f"{self._tokens} tokens" if self._tokens else "",
-            *(f"{count} failed: {cause}" for cause, count in self._causes.items()),
+            *(f"{count} failed: {cause}" for cause, count in list(self._causes.items())),
             f"{seconds(elapsed_s)} elapsed",
             self._time_left(finished, elapsed_s),
         ]
@@ -94,9 +97,8 @@ class Progress:
         return sum(each.graded + each.failed + each.skipped for each in list(self._environments.values()))
 
     def _time_left(self, finished: int, elapsed_s: float) -> str:
-        if not finished or finished >= self._planned:
-            return ""
-        return f"about {seconds(elapsed_s / finished * (self._planned - finished))} left"
+        left = self._planned - self._finished_before - finished
+        return f"about {seconds(elapsed_s / finished * left)} left" if finished and left > 0 else ""
 
     def _table(self) -> Group:
         table = Table("Environment", "Done", "In flight", "Waiting", "Successful", "Failed", box=None)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +13,7 @@ from realwork.cli import options
 from realwork.cli.console import errors, number, own_command, results, seconds, set_up_logging, shown, table
 from realwork.cli.progress import Progress
 from realwork.errors import InputError
-from realwork.runfile import RunFile, load_run_file
+from realwork.runfile import RunFile, check_output, load_run_file
 
 if TYPE_CHECKING:
     from realwork.distributed.driver import RunResult
@@ -97,6 +98,7 @@ def run(
         "rollout_config": options.given(trajectory_output_path=str(resume.absolute().parent) if resume else None),
     }
     run_file = load_run_file(file, overrides=overrides, needs_key=not dry_run)
+    _check_json_output(output)
     _warn(run_file)
     if dry_run:
         _print_plan(run_file)
@@ -146,27 +148,30 @@ def _play(
     from realwork.analysis.export.seed_json import export_json
     from realwork.api import run as play
 
+    began = time.monotonic()
     with Progress(quiet=quiet) as progress:
         result = play(run_file, run_id=run_id, address=address, observer=progress)
     directory = Path(result.directory)
+    _report(result, run_file, time.monotonic() - began, quiet=quiet)
     if output is not None:
         export_json(directory, output)
-    _report(result, directory, quiet=quiet)
     if exits:
         raise typer.Exit(result.exit_code)
     return result
 
 
-def _report(result: "RunResult", directory: Path, *, quiet: bool) -> None:
+def _report(result: "RunResult", run_file: RunFile, duration_s: float, *, quiet: bool) -> None:
+    directory = Path(result.directory)
     if not quiet:
         _print_results(directory)
-        results.print(f"\n{seconds(result.duration_s)}. Parquet: {shown(directory / 'trajectories')}", markup=False)
+        results.print(f"\n{seconds(duration_s)}. Parquet: {shown(directory / 'trajectories')}", markup=False)
     if result.aborted:
         _note(f"The run was stopped: {result.aborted}")
     for cause, count in result.failures.items():
         _note(f"{count} without a grade: {cause}")
     if result.exit_code in (1, 130):
-        _note(f"To play what is missing: {own_command()} run FILE --resume {shown(directory)}")
+        again = f"{own_command()} run {shown(run_file.path)} --resume {shown(directory)}"
+        _note(f"To play what is missing, with the same flags: {again}")
 
 
 def _print_results(directory: Path) -> None:
@@ -197,7 +202,7 @@ def _print_plan(run_file: RunFile) -> None:
     results.print(rows)
     total = len(config.environments) * config.episode_control_config.episodes_per_environment
     results.print(
-        f"{total} rollouts, at most {config.rollout_config.max_parallel_rollouts} at once, "
+        f"{total} rollout{'' if total == 1 else 's'}, at most {config.rollout_config.max_parallel_rollouts} at once, "
         f"with {config.llm_config.model}; trajectories go to {config.rollout_config.trajectory_output_path}",
         markup=False,
     )
@@ -213,6 +218,15 @@ def _run_id(run_id: str | None, resume: Path | None) -> str | None:
     if run_id is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_id):
         raise InputError(f"--run-id: '{run_id}' can be no directory name; use letters, digits, dot, dash, underscore")
     return run_id
+
+
+def _check_json_output(output: Path | None) -> None:
+    if output is None:
+        return
+    if output.exists() and not output.is_file():
+        raise InputError(f"--output: {output} is no file that could be written; name a file for the JSON")
+    if problems := check_output(output.parent):
+        raise InputError(f"--output: {problems[0]}")
 
 
 def _example(name: str) -> Path:

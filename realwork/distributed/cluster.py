@@ -5,18 +5,20 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import ray
 from pydantic import Field
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from realwork.errors import InputError
 from realwork.types import Record
 
 LOCAL_OBJECT_STORE_MIB = 512
-EXAMINE_TIMEOUT_S = 60.0
+EXAMINE_TIMEOUT_S = 3600.0  # as long as a pull may take
 KNOCK_TIMEOUT_S = 5.0
+T = TypeVar("T")
 
 
 class Node(Record):
@@ -107,13 +109,20 @@ def slots_that_fit(found: list[Node], *, memory_mib: int, cpus: float) -> int:
     )
 
 
-def on_every_node(examine: Callable[[], list[str]], found: list[Node]) -> dict[str, list[str]]:
-    """The problems that `examine` finds on each node, by the node's name."""
+def on_every_node(examine: Callable[[T], list[str]], what: T, found: list[Node]) -> dict[str, list[str]]:
+    """The problems that `examine(what)` finds on each node, by the node's id; one that gives no answer has one too."""
     task = ray.remote(examine)
     asked = {
-        node.name: task.options(
+        node.node_id: task.options(
             num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)
-        ).remote()
+        ).remote(what)
         for node in found
     }
-    return {name: ray.get(answer, timeout=EXAMINE_TIMEOUT_S) for name, answer in asked.items()}
+    return {node_id: _problems(call) for node_id, call in asked.items()}
+
+
+def _problems(call: "ray.ObjectRef[list[str]]") -> list[str]:
+    try:
+        return ray.get(call, timeout=EXAMINE_TIMEOUT_S)
+    except RayError as error:
+        return [f"it could not be examined: {str(error).strip().splitlines()[-1]}"]

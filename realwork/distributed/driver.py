@@ -5,36 +5,36 @@ gone, by the store; no rollout waits for ever, whatever its actor does. Trajecto
 """
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from realwork.config import RunConfig
+from realwork.distributed.answers import answer
 from realwork.distributed.hooks import RayCalls
-from realwork.distributed.rollout_actor import RolloutActor
+from realwork.distributed.slot import STORE_WAIT_S, STORE_WAIT_STOPPING_S, Slot
 from realwork.distributed.store_actor import StoreActor
-from realwork.errors import EpisodeError, NodeError, PluginError, StoreError
+from realwork.errors import PluginError, RealworkError
 from realwork.plugins.managing import Decision, RunPlugins
-from realwork.record import RolloutSettings, failed_rollout
-from realwork.rollout import OVERTIME_S, longest_s
+from realwork.record import RolloutSettings
 from realwork.schedule import EnvironmentProgress, Schedule
 from realwork.types import Record, RolloutSpec, RolloutSummary
 
-ACTOR_MIB = 200
-STOP_GRACE_S = 20.0
+STOP_GRACE_S = 15.0
+LONGEST_PAUSE_S = 30.0
 HIGH_USAGE_TOKENS = 100_000
 
 
 class Observer(Protocol):
     """Is told what happens, in the driver's process; must not block."""
 
-    def started(self, directory: Path, planned: int, slots: int) -> None:
-        """The run begins, with so many rollouts to play and at most `slots` of them at once."""
+    def started(self, directory: Path, progress: list[EnvironmentProgress], slots: int) -> None:
+        """The run begins, with at most `slots` rollouts at once; where each environment stands."""
 
     def rollout_started(self, spec: RolloutSpec) -> None:
         """An attempt begins."""
@@ -100,9 +100,10 @@ class Driver:
         self._timeout_multipliers: dict[str, float] = {}
         self._failures: Counter[str] = Counter()
         self._changed = asyncio.Condition()
-        self._slots_in_use: set[_Slot] = set()
+        self._slots_in_use: set[Slot] = set()
         self._warns_of_usage = settings.config.llm_config.warn_high_usage
-        self._stopping = False
+        self._failing_plugins: set[str] = set()
+        self._stopping = asyncio.Event()
         self._interrupted = False
         self._aborted: str | None = None
         self._began = time.monotonic()
@@ -111,17 +112,15 @@ class Driver:
         """Play every rollout of the schedule."""
         store: Any = ray.remote(StoreActor).options(**_store_options()).remote(str(self._directory))
         shared = ray.put(self._settings)
-        planned = sum(each.waiting for each in self._schedule.progress())
-        slots = min(self._slots, planned)
-        self._observer.started(self._directory, planned, slots)
+        progress = self._schedule.progress()
+        slots = min(self._slots, sum(each.waiting for each in progress))
+        self._observer.started(self._directory, progress, slots)
         self._plugins.begin()
         try:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(slots):
-                    tasks.create_task(self._keep_busy(_Slot(self._settings, shared, store)))
-            await store.close.remote()
-        except* (RayError, StoreError) as group:
-            self._aborted = str(group.exceptions[0])
+                    tasks.create_task(self._keep_busy(Slot(self._settings, shared, store)))
+            await self._close(store)
         finally:
             ray.kill(store)
         if not self._interrupted:
@@ -129,39 +128,58 @@ class Driver:
                 self._observer.note(f"plugin {name}: {error}")
         return self._result()
 
+    async def _close(self, store: Any) -> None:
+        try:
+            async with asyncio.timeout(STORE_WAIT_STOPPING_S if self._stopping.is_set() else STORE_WAIT_S):
+                await answer(store.close.remote())
+        except (RayError, RealworkError, TimeoutError) as error:
+            self._aborted = self._aborted or f"the store did not close: {error}"
+
     async def interrupt(self) -> None:
         """Start nothing more and cut what is in flight; `run` returns soon, with what is stuck killed."""
         self._interrupted = True
-        self._stop()
-        async with self._changed:
-            self._changed.notify_all()
+        await self._stop()
         await asyncio.sleep(STOP_GRACE_S)
         for slot in self._slots_in_use:
             slot.kill()
 
-    def _stop(self) -> None:
-        self._stopping = True
+    async def _stop(self, why: str | None = None) -> None:
+        """Start nothing more and cut what is in flight; `why` the run cannot go on, null for an interruption."""
+        self._aborted = self._aborted or why
+        self._stopping.set()
         for slot in self._slots_in_use:
             slot.stop()
+        async with self._changed:
+            self._changed.notify_all()
 
-    async def _keep_busy(self, slot: "_Slot") -> None:
+    async def _keep_busy(self, slot: Slot) -> None:
         """Play one rollout after the other in `slot`, until there are no more."""
         self._slots_in_use.add(slot)
         try:
             while (spec := await self._next()) is not None:
+                await self._pause_before(spec)
                 self._observer.rollout_started(spec)
                 factor = self._timeout_multipliers.get(spec.environment_id, 1.0)
                 queue_s = time.monotonic() - self._began
                 summary = await slot.play(spec, queue_s=queue_s, timeout_multiplier=factor)
                 await self._record(summary, await self._decide(summary))
+        except (RayError, RealworkError, TimeoutError) as error:
+            await self._stop(f"no row can be written: {error}")
         finally:
             self._slots_in_use.discard(slot)
             slot.kill()
 
+    async def _pause_before(self, spec: RolloutSpec) -> None:
+        """Give what failed the last attempt time to recover: 1, 2, 4 s and so on, cut short when the run stops."""
+        if spec.attempt and not self._stopping.is_set():
+            pause_s = min(LONGEST_PAUSE_S, 2.0 ** (spec.attempt - 1))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause_s)
+
     async def _next(self) -> RolloutSpec | None:
         """The next rollout, as soon as there is one; null when there will be none."""
         async with self._changed:
-            while not self._stopping:
+            while not self._stopping.is_set():
                 if (spec := self._schedule.next()) is not None:
                     return spec
                 if self._schedule.finished:
@@ -172,10 +190,9 @@ class Driver:
     async def _decide(self, summary: RolloutSummary) -> Decision:
         """What the rollout managers make of `summary`."""
         try:
-            return Decision() if self._stopping else await self._plugins.after(summary)
+            return Decision() if self._stopping.is_set() else await self._plugins.after(summary)
         except PluginError as error:
-            self._aborted = str(error)
-            self._stop()
+            await self._stop(str(error))
             return Decision()
 
     async def _record(self, summary: RolloutSummary, decision: Decision) -> None:
@@ -187,11 +204,11 @@ class Driver:
             progress = self._schedule.progress_of(environment_id)
             if progress.failed > failed_before:
                 self._failures[summary.failure_cause or "unknown"] += progress.failed - failed_before
-            if summary.aborts_run and not self._stopping:
-                self._aborted = summary.error_message
-                self._stop()
             self._changed.notify_all()
+        if summary.aborts_run and not self._stopping.is_set():
+            await self._stop(summary.error_message)
         self._warn_of_usage(summary)
+        self._warn_of_plugins(summary)
         self._observer.rollout_finished(summary, progress)
 
     def _warn_of_usage(self, summary: RolloutSummary) -> None:
@@ -199,6 +216,13 @@ class Driver:
         if self._warns_of_usage and tokens > HIGH_USAGE_TOKENS:
             self._warns_of_usage = False
             self._observer.note(f"warning: {summary.spec.trajectory_id} used {tokens} tokens")
+
+    def _warn_of_plugins(self, summary: RolloutSummary) -> None:
+        """Say once of each plugin that it fails; the rows say it every time."""
+        for name, error in summary.plugin_errors.items():
+            if name not in self._failing_plugins:
+                self._failing_plugins.add(name)
+                self._observer.note(f"warning: plugin {name} failed in {summary.spec.trajectory_id}: {error}")
 
     def _carry_out(self, decision: Decision, environment_id: str) -> None:
         strategy = decision.strategy
@@ -219,71 +243,6 @@ class Driver:
             aborted=self._aborted,
             duration_s=time.monotonic() - self._began,
         )
-
-
-class _Slot:
-    """A place for one rollout at a time: an actor that is replaced when it is lost or worn out."""
-
-    def __init__(self, settings: RolloutSettings, shared: Any, store: Any) -> None:
-        self._settings = settings
-        self._shared = shared
-        self._store = store
-        self._actor: Any = None
-        self._played = 0
-
-    async def play(self, spec: RolloutSpec, *, queue_s: float, timeout_multiplier: float) -> RolloutSummary:
-        """The outcome of `spec`, played with its timeouts multiplied, which stands in the dataset.
-
-        Raises:
-            StoreError: its row could not be written.
-            RayError: the store is gone.
-        """
-        config = self._settings.stretched(timeout_multiplier).config
-        bound_s = longest_s(config, config.environment(spec.environment_id)) + OVERTIME_S
-        try:
-            async with asyncio.timeout(bound_s):
-                summary: RolloutSummary = await (await self._open()).run.remote(spec, queue_s, timeout_multiplier)
-        except TimeoutError:
-            return await self._lost(spec, NodeError(f"the rollout's process gave no answer for {bound_s:g} s"))
-        except RayActorError as error:
-            return await self._lost(spec, NodeError(f"the rollout's process is gone: {error}"))
-        except EpisodeError as error:
-            return await self._lost(spec, error)
-        self._played += 1
-        if self._played == config.rollout_config.rollouts_per_actor:
-            self.kill()
-        return summary
-
-    async def _open(self) -> Any:
-        if self._actor is None:
-            self._played = 0
-            self._actor = ray.remote(RolloutActor).options(**self._options()).remote()
-            await self._actor.setup.remote(self._shared, self._store)
-        return self._actor
-
-    def _options(self) -> dict[str, Any]:
-        return {"num_cpus": 0, "memory": rollout_memory_mib(self._settings.config) << 20, "max_restarts": 0}
-
-    async def _lost(self, spec: RolloutSpec, error: EpisodeError) -> RolloutSummary:
-        self.kill()
-        summary: RolloutSummary = await self._store.commit_lost.remote(failed_rollout(spec, self._settings, error))
-        return summary
-
-    def stop(self) -> None:
-        """Cut what is being played."""
-        if self._actor is not None:
-            self._actor.stop.remote()
-
-    def kill(self) -> None:
-        """End the actor's process; the next rollout gets a new one."""
-        if self._actor is not None:
-            ray.kill(self._actor)
-            self._actor = None
-
-
-def rollout_memory_mib(config: RunConfig) -> int:
-    """What one rollout in flight reserves: its sandbox's limit and its process."""
-    return config.sandbox_config.memory_mib + ACTOR_MIB
 
 
 def _store_options() -> dict[str, Any]:

@@ -9,9 +9,10 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from realwork.backends import open_backends
+from realwork.distributed.answers import answer
 from realwork.distributed.hooks import RayCalls, rollout_hooks
-from realwork.errors import RunAborted
-from realwork.record import RolloutSettings
+from realwork.errors import Cancelled, RunAborted
+from realwork.record import RolloutSettings, failed_rollout
 from realwork.rollout import Backends, run_rollout
 from realwork.types import RolloutSpec, RolloutSummary, Trajectory
 
@@ -59,12 +60,15 @@ class RolloutActor:
         )
         if self._stopped:
             self._playing.cancel()
-        trajectory = await self._playing
-        summary: RolloutSummary = await self._store.commit.remote(trajectory)
+        try:
+            trajectory = await self._playing
+        except asyncio.CancelledError:  # before it had begun
+            trajectory = failed_rollout(spec, self._settings, Cancelled("the run was stopped"))
+        summary: RolloutSummary = await answer(self._store.commit.remote(trajectory))
         return summary
 
     async def _hand_over(self, unfinished: Trajectory) -> None:
-        await self._store.progress.remote(unfinished)
+        self._store.progress.remote(unfinished)
 
     async def stop(self) -> None:
         """Cut what is being played; its row says `cancelled`."""

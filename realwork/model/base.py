@@ -1,7 +1,7 @@
 """The contract of every model: messages in, one reply out."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from realwork.types import Message, Reply
 
@@ -16,6 +16,10 @@ class Model(Protocol):
     @property
     def host(self) -> str:
         """Host and port of the endpoint, without any credentials; empty for a built-in model."""
+
+    @property
+    def sampling_params(self) -> dict[str, Any]:
+        """The parameters that the completions are asked with now, by the names that the endpoint gives them."""
 
     async def complete(self, messages: Sequence[Message], *, deadline_s: float) -> Reply:
         """The reply to `messages`, within `deadline_s` seconds, retries and waits included.

@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import openai
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from realwork.config import LlmConfig
 from realwork.errors import ContextExceeded, ModelError, ModelRefused, ModelTimeout, ReplyWithheld
@@ -29,6 +30,7 @@ MAX_REQUESTS = 6
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 _OPTIONAL_PARAMETERS = ("seed", "temperature")
+_UNKNOWN = re.compile(r"unrecognized|unsupported|unknown|unexpected|not support|not permitted|not allowed|extra")
 _CONTEXT_PHRASES = (
     "context_length_exceeded",
     "context length",
@@ -56,7 +58,6 @@ class OpenAIModel:
         self.host = urlsplit(config.base_url).netloc.rpartition("@")[2]
         self._client = client
         self._timeout_s = config.timeout
-        self._tracks_usage = config.track_token_usage
         self._parameters: dict[str, Any] = {
             "model": config.model,
             "temperature": config.temperature,
@@ -64,6 +65,11 @@ class OpenAIModel:
             "seed": seed,
             "tools": tool_schemas(),
         }
+
+    @property
+    def sampling_params(self) -> dict[str, Any]:
+        """See `Model.sampling_params`."""
+        return {name: value for name, value in self._parameters.items() if name not in ("model", "tools")}
 
     async def complete(self, messages: Sequence[Message], *, deadline_s: float) -> Reply:
         """See `Model.complete`."""
@@ -77,6 +83,8 @@ class OpenAIModel:
                     return reply.model_copy(update={"retries": len(failures)})
                 failures.append(ModelError("the reply was empty", status=200))
             except ModelError as error:
+                if isinstance(error, ModelTimeout) and failures:
+                    raise ModelError(f"{error}; before that: {failures[-1]}") from error
                 failures.append(error)
                 if not _worth_repeating(failures):
                     raise
@@ -100,13 +108,13 @@ class OpenAIModel:
                 return await self._request_once(chat, end)
             except openai.APIStatusError as error:
                 if not self._drop_refused_parameter(error):
-                    raise _status_error(error) from error
+                    raise self._status_error(error) from error
             except openai.APITimeoutError as error:
                 raise ModelError(f"no answer from {self.host} within {self._timeout_s:g} s") from error
             except openai.APIConnectionError as error:
-                raise ModelError(f"no connection to {self.host}: {error.__cause__ or error}") from error
+                raise ModelError(self._hide_key(f"no connection to {self.host}: {error.__cause__ or error}")) from error
             except (openai.OpenAIError, UnicodeError) as error:
-                raise ModelError(f"{self.host}: {error}") from error
+                raise ModelError(self._hide_key(f"{self.host}: {error}")) from error
 
     async def _request_once(self, chat: list[dict[str, Any]], end: float) -> Reply:
         left_s = end - time.monotonic()
@@ -120,23 +128,42 @@ class OpenAIModel:
             if left_s <= self._timeout_s:
                 raise ModelTimeout(f"no answer from {self.host} before the episode's time was over") from error
             raise ModelError(f"no answer from {self.host} within {self._timeout_s:g} s") from error
-        reply = _read_reply(response.content)
-        return reply if self._tracks_usage else reply.model_copy(update={"usage": Usage()})
+        return self._read_reply(response.content)
 
     def _drop_refused_parameter(self, error: openai.APIStatusError) -> bool:
         """Whether the endpoint refused an optional parameter, which is then not sent again."""
-        said = _said(error).lower()
         if error.status_code not in (400, 422):
             return False
+        said = _said(error).lower()
         if "max_completion_tokens" in said and "max_tokens" in self._parameters:
             self._parameters["max_completion_tokens"] = self._parameters.pop("max_tokens")
             return True
         for name in _OPTIONAL_PARAMETERS:
-            if name in said and name in self._parameters:
+            if name in self._parameters and (error.param == name or _UNKNOWN.search(said.partition(name)[0][-80:])):
                 del self._parameters[name]
                 _LOG.warning("%s does not accept '%s'; it is not sent any more", self.host, name)
                 return True
         return False
+
+    def _hide_key(self, text: str) -> str:
+        """`text`, in which an endpoint may have echoed the key, without it."""
+        return text.replace(self._client.api_key, "***") if self._client.api_key else text
+
+    def _status_error(self, error: openai.APIStatusError) -> ModelError:
+        status, said = error.status_code, _said(error)
+        message = self._hide_key(f"the endpoint answered {status}: {said or error.message}")
+        if status == 413 or (status == 400 and any(phrase in said.lower() for phrase in _CONTEXT_PHRASES)):
+            return ContextExceeded(message, status=status)
+        if status in (401, 403, 404) or (status == 429 and "insufficient_quota" in said):
+            return ModelRefused(message, status=status)
+        return ModelError(message, status=status, retry_after_s=_retry_after_s(error))
+
+    def _read_reply(self, body: bytes) -> Reply:
+        try:
+            return _read_reply(body)
+        except ValueError as error:
+            said = self._hide_key(body[:200].decode(errors="replace"))
+            raise ModelError(f"the endpoint answered 200 with no completion: {said}", status=200) from error
 
 
 def _worth_repeating(failures: Sequence[ModelError]) -> bool:
@@ -154,16 +181,6 @@ def _is_empty(reply: Reply) -> bool:
 
 def _said(error: openai.APIStatusError) -> str:
     return tail(error.response.text, 500)
-
-
-def _status_error(error: openai.APIStatusError) -> ModelError:
-    status, said = error.status_code, _said(error)
-    message = f"the endpoint answered {status}: {said or error.message}"
-    if status == 413 or (status == 400 and any(phrase in said.lower() for phrase in _CONTEXT_PHRASES)):
-        return ContextExceeded(message, status=status)
-    if status in (401, 403, 404) or (status == 429 and "insufficient_quota" in said):
-        return ModelRefused(message, status=status)
-    return ModelError(message, status=status, retry_after_s=_retry_after_s(error))
 
 
 def _retry_after_s(error: openai.APIStatusError) -> float | None:
@@ -221,12 +238,13 @@ def _read_reply(body: bytes) -> Reply:
 
     Raises:
         ReplyWithheld: a content filter or a refusal.
-        ModelError: status 200, for a body that is no completion.
+        ModelError: status 200, for a completion without a choice.
+        ValueError: the body is no completion.
     """
     try:
         completion = _Completion.model_validate(json.loads(body))
-    except (ValueError, ValidationError, RecursionError) as error:
-        raise ModelError(f"the endpoint answered 200 with no completion: {body[:200]!r}", status=200) from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not completion.choices:
         raise ModelError("the endpoint answered 200 without a choice", status=200)
     choice = completion.choices[0]

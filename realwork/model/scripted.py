@@ -63,6 +63,7 @@ class ScriptedModel:
     def __init__(self, name: str, script: Script, environment_id: str) -> None:
         self.name = name
         self.host = ""
+        self.sampling_params: dict[str, Any] = {}
         self._replies = script.get(environment_id, ()) if isinstance(script, dict) else script
         self._played = 0
 

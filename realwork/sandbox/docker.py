@@ -115,6 +115,8 @@ class DockerSandbox:
         limit = limit_bytes + 64
         ended = await self._file_script(path, scripts.READ_FILE, path, str(limit_bytes), limit_bytes=2 * limit)
         size, _, content = ended.stdout.content().partition(b"\n")
+        if not size.isdigit():
+            raise FileError(f"{path}: its size cannot be told")
         return FileContent(content=content, size_bytes=max(int(size), len(content)))
 
     async def copy_in(self, directory: str, archive: bytes) -> None:

@@ -19,6 +19,7 @@ import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.utils import kwargs_from_env
 from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
 
 from realwork.errors import ImageError, SandboxError, SandboxLost
 from realwork.sandbox.stream import FrameStream
@@ -182,7 +183,7 @@ def translated(doing: str) -> Iterator[None]:
         raise ImageError(f"{doing}: {error.explanation}") from error
     except APIError as error:
         raise _refusal(error)(f"{doing}: {error.explanation or error}") from error
-    except (DockerException, RequestException, OSError) as error:
+    except (DockerException, RequestException, HTTPError, OSError) as error:
         raise NoAnswer(f"{doing}: the engine does not answer: {_advice(error)}") from error
 
 

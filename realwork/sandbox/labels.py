@@ -19,6 +19,7 @@ ROLLOUT = "realwork.rollout"
 ATTEMPT = "realwork.attempt"
 NODE = "realwork.node"
 OWNER = "realwork.owner"
+DRIVER = "realwork.driver"
 DEADLINE = "realwork.deadline"
 LEASE = "realwork.lease"
 
@@ -59,11 +60,11 @@ def own_labels(deadline_s: float) -> dict[str, str]:
 
 
 def is_abandoned(labels: Mapping[str, str]) -> bool:
-    """Whether the owner is dead or the deadline past; labels nobody can read count as abandoned at no time."""
+    """Whether owner or driver is dead, or the deadline past; labels nobody can read count as abandoned at no time."""
     try:
         if float(labels[DEADLINE]) < time.time():
             return True
-        return _is_dead(Owner.model_validate_json(labels[OWNER]))
+        return any(_is_dead(Owner.model_validate_json(labels[name])) for name in (OWNER, DRIVER) if labels.get(name))
     except (KeyError, ValueError):
         return False
 

@@ -3,8 +3,13 @@
 Guarantees: a directory belongs to one run file for good; nothing in it is replaced.
 """
 
+import fcntl
 import json
+import os
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +20,10 @@ from realwork.trajectories.parts import FOLDER, part_files
 
 RUN_FILE = "run.json"
 CARD_FILE = "README.md"
+LOCK_FILE = ".driver.lock"
 _MAX_VALUE_LENGTH = 80
 _MAX_DIFFERENCES = 20
+_FREE = ("trajectory_output_path", "max_parallel_rollouts")
 
 _CARD = f"""\
 ---
@@ -72,6 +79,28 @@ def open_run(directory: Path, run_json: str) -> None:
         ) from error
 
 
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """The run in `directory` belongs to this process for the length of the block; the lock ends with the process.
+
+    Raises:
+        InputError: another process plays it; which, where and since when.
+    """
+    with (directory / LOCK_FILE).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise InputError(
+                f"{directory} is being played by {file.read().strip() or 'another process'}. "
+                "Wait for its end, or give another --run-id."
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+        file.flush()
+        yield
+
+
 def is_run_directory(directory: Path) -> bool:
     """Whether `directory` holds one run."""
     return (directory / RUN_FILE).is_file() or bool(part_files(directory))
@@ -88,12 +117,22 @@ def _claim(directory: Path, run_json: str) -> None:
         raise InputError(
             f"{path} is not valid JSON ({error}). Give another run id, or remove the directory."
         ) from error
-    differences = list(_differences(there, json.loads(run_json)))
+    differences = list(_differences(_comparable(there), _comparable(json.loads(run_json))))
     if differences:
         left_out = len(differences) - _MAX_DIFFERENCES
         more = [f"{left_out} more differences"] if left_out > 0 else []
         message = f"{directory} belongs to another run file. Give another run id, or the run file it was made with."
-        raise InputError(message, problems=[message, *differences[:_MAX_DIFFERENCES], *more])
+        raise InputError(message, problems=[*differences[:_MAX_DIFFERENCES], *more])
+
+
+def _comparable(run: Any) -> Any:
+    """What of a run's description decides what is played: not the version, nor how its directory is called."""
+    if not isinstance(run, dict):
+        return run
+    run_file = run.get("run_file", {})
+    rollout = {key: value for key, value in run_file.get("rollout_config", {}).items() if key not in _FREE}
+    kept = {key: value for key, value in run.items() if key != "versions"}
+    return kept | ({"run_file": run_file | {"rollout_config": rollout}} if run_file else {})
 
 
 def _differences(there: Any, here: Any, place: str = "") -> Iterator[str]:

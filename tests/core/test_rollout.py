@@ -19,7 +19,7 @@ from realwork.rollout import run_rollout
 from realwork.sandbox.base import CommandResult
 from realwork.sandbox.files import pack_folder
 from realwork.tools import MAX_CALLS_PER_REPLY
-from realwork.types import CommandAction, InvalidAction, Message, Reply
+from realwork.types import CommandAction, InvalidAction, Message, Reply, Usage
 
 from .rollouts import FAILED, OK, SPEC, ListedModel, MemoryBackends, call, calls, play, run, says, settings
 
@@ -282,6 +282,19 @@ def test_a_cancelled_rollout_has_a_row_without_reward_and_leaves_nothing_open():
 
 def test_the_row_says_what_it_was_made_with():
     trajectory, _ = play([says("done")])
-    assert json.loads(trajectory.sampling_params) == {"temperature": 0.7, "max_tokens": 4096, "seed": 7}
+    assert json.loads(trajectory.sampling_params) == {}
     assert json.loads(trajectory.tools)[0]["function"]["name"] == "execute_command"
     assert (trajectory.network, trajectory.docker_image) == ("none", "i")
+
+
+def test_usage_is_left_out_of_the_steps_and_still_bounds_the_episode():
+    reply = reply_of(run("ls")).model_copy(update={"usage": Usage(prompt_tokens=60, completion_tokens=10)})
+    trajectory, _ = play(
+        [],
+        LS,
+        model=ListedModel(reply, reply, reply),
+        llm_config={"track_token_usage": False},
+        rollout_config={"max_episode_tokens": 100},
+    )
+    assert (trajectory.terminated_reason, len(trajectory.steps)) == ("token_limit", 2)
+    assert trajectory.steps[0].usage.prompt_tokens is None

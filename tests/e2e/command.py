@@ -46,12 +46,12 @@ def realwork(
 
 
 @contextmanager
-def running(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+def running(*arguments: object, cwd: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """Run the command beside the block, in a process group of its own; it is killed at the end if it still runs."""
     process = subprocess.Popen(
         [REALWORK, *map(str, arguments)],
         cwd=cwd,
-        env=clean_environment(),
+        env=clean_environment(**environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

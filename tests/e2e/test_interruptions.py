@@ -1,8 +1,11 @@
 """What is left when a run is cut off: finished rows, and no container."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
+import threading
 import time
 import uuid
 
@@ -87,9 +90,8 @@ def test_a_second_ctrl_c_ends_at_once(cut_run):
         said, _ = process.communicate(timeout=15)
     assert process.returncode == 130, said
     assert "Traceback" not in said
-    wait_until(
-        lambda: realwork("gc", cwd=file.parent).returncode == 0 and not own_containers(run_id), seconds=30, what="gc"
-    )
+    assert realwork("gc", cwd=file.parent).returncode == 0
+    assert own_containers(run_id) == []
 
 
 def test_after_kill_9_of_the_driver_gc_leaves_nothing_of_ours_and_nothing_else_is_touched(cut_run, foreign_container):
@@ -99,18 +101,13 @@ def test_after_kill_9_of_the_driver_gc_leaves_nothing_of_ours_and_nothing_else_i
         process.kill()
         process.wait()
     assert own_containers(run_id) != []
-    wait_until(lambda: gc_removed_all(file.parent, run_id), seconds=30, what="gc")
+    swept = realwork("gc", cwd=file.parent)
+    assert (swept.returncode, own_containers(run_id)) == (0, []), swept.stdout + swept.stderr
     client = connect()
     assert client.inspect_container(foreign_container)["State"]["Running"]
     client.close()
     found = rows(file.parent / "out" / run_id)
     assert [row["success"] for row in found] == [True] * 3
-
-
-def gc_removed_all(folder, run_id):
-    result = realwork("gc", cwd=folder)
-    assert result.returncode == 0, result.stderr
-    return own_containers(run_id) == []
 
 
 def test_a_run_that_goes_on_is_not_touched_by_gc(cut_run):
@@ -185,3 +182,74 @@ def owner_of(run_id):
     (container,) = client.containers(filters={"label": f"{labels.RUN}={run_id}"})
     client.close()
     return json.loads(container["Labels"][labels.OWNER])["pid"]
+
+
+def test_ctrl_c_while_actors_start_leaves_rows_that_say_cancelled(cut_run):
+    file, run_id = cut_run
+    with running("run", file, "--run-id", run_id, cwd=file.parent) as process:
+        for line in process.stdout:
+            if "Trajectories go to" in line:
+                break
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=40)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert {row["status"] for row in rows(file.parent / "out" / run_id)} == {"cancelled"}
+    assert own_containers(run_id) == []
+
+
+def test_an_engine_that_is_lost_when_the_run_has_begun_is_no_reward(docker_image, tmp_path):
+    with Endpoint(quick_or_slow) as endpoint, EngineProxy(tmp_path / "engine.sock") as engine:
+        file = run_file(tmp_path, endpoint.base_url, environments=[environment("e", max_retries=1)])
+        with running("run", file, "--run-id", "lost", cwd=tmp_path, DOCKER_HOST=engine.url) as process:
+            for line in process.stdout:
+                if "Trajectories go to" in line:
+                    break
+            engine.close()
+            said, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, said
+    assert "Traceback" not in said
+    found = rows(tmp_path / "out" / "lost")
+    assert [(row["attempt"], row["failure_cause"], row["reward"]) for row in found] == [
+        (0, "sandbox", None),
+        (1, "sandbox", None),
+    ]
+
+
+class EngineProxy:
+    """A socket that leads to the engine until it is closed: an engine that a test may lose."""
+
+    def __init__(self, path):
+        self.url = f"unix://{path}"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._path = path
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def close(self):
+        self._path.unlink(missing_ok=True)
+        self._listener.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                engine = socket.socket(socket.AF_UNIX)
+                engine.connect("/var/run/docker.sock")
+                for source, target in ((client, engine), (engine, client)):
+                    threading.Thread(target=pump, args=(source, target), daemon=True).start()
+
+
+def pump(source, target):
+    with contextlib.suppress(OSError):
+        while chunk := source.recv(65536):
+            target.sendall(chunk)
+        target.shutdown(socket.SHUT_WR)

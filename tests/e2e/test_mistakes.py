@@ -1,11 +1,13 @@
 """Every mistake of a user: exit code 2, all problems at once, no traceback, nothing started."""
 
 import json
+import signal
 
 import pytest
 
 from realwork.sandbox.engine import connect
-from tests.e2e.command import environment, plain, realwork, run_file
+from tests.e2e.command import environment, plain, realwork, rows, run_file, running, wait_until
+from tests.endpoint import DONE, Endpoint, by_turn, run
 
 KEY = {"OPENROUTER_API_KEY": "sk-canary-mistakes"}
 
@@ -116,9 +118,69 @@ def test_an_image_without_a_shell_is_named(docker_image, tmp_path):
 
 def test_more_memory_or_cpu_than_any_node_has_is_refused(docker_image, tmp_path):
     text = refused(tmp_path, "run", run_file(tmp_path, sandbox_config={"memory_mib": 1 << 30}))
-    assert "no node has more than" in text
+    assert "sandbox_config.memory_mib" in text
     text = refused(tmp_path, "run", run_file(tmp_path, sandbox_config={"cpus": 4096}))
     assert "4096 CPUs" in text
+
+
+def test_a_runtime_or_network_that_the_engine_does_not_have_is_refused(docker_image, tmp_path):
+    wrong = {"runtime": "no-such-runtime", "network": "no-such-network"}
+    for command in ("run", "check"):
+        text = refused(tmp_path, command, run_file(tmp_path, sandbox_config=wrong))
+        assert "no-such-runtime" in text
+        assert "no-such-network" in text
+
+
+def test_problems_of_plugins_images_and_the_machine_are_named_together(docker_image, tmp_path):
+    file = run_file(
+        tmp_path,
+        plugins=["not_there"],
+        sandbox_config={"memory_mib": 1 << 30},
+        environments=[environment("e", docker_image="realwork.invalid/one:1")],
+    )
+    text = refused(tmp_path, "run", file)
+    for words in ("not_there", "memory_mib", "realwork.invalid/one:1"):
+        assert words in text
+
+
+def test_a_run_that_is_being_played_is_refused_to_a_second_driver(docker_image, tmp_path):
+    with Endpoint(lambda _: run("sleep 60")) as endpoint:
+        file = run_file(tmp_path, endpoint.base_url)
+        with running("run", file, "--run-id", "once", cwd=tmp_path) as first:
+            wait_until(lambda: endpoint.requests != [], seconds=120, what="the first request")
+            second = realwork("run", file, "--run-id", "once", cwd=tmp_path)
+            first.send_signal(signal.SIGINT)
+            first.communicate(timeout=40)
+    assert second.returncode == 2, second.stderr
+    assert f"process {first.pid} on" in second.stderr
+    assert len(rows(tmp_path / "out" / "once")) == 1
+
+
+def test_a_failing_plugin_is_said_once_and_costs_nothing(docker_image, tmp_path):
+    (tmp_path / "raising.py").write_text(RAISING_PLUGIN)
+    with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
+        file = run_file(tmp_path, endpoint.base_url, plugins=["raising"], episode_control_config={"max_episodes": 2})
+        result = realwork("run", file, "--run-id", "raising", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("plugin raising failed") == 1
+    assert all(row["success"] and "no luck" in row["plugin_data"] for row in rows(tmp_path / "out" / "raising"))
+
+
+RAISING_PLUGIN = """
+from realwork.plugins import PluginHookType, TrajectoryAnalyzerPlugin
+
+
+class Raising(TrajectoryAnalyzerPlugin):
+    name = "raising"
+    version = "1"
+    supported_hooks = [PluginHookType.POST_EPISODE]
+
+    async def analyze_trajectory(self, trajectory):
+        raise ValueError("no luck")
+
+    async def suggest_improvements(self, trajectory):
+        return []
+"""
 
 
 def test_a_plugin_that_cannot_be_imported_is_named_with_the_error(tmp_path):
@@ -138,7 +200,7 @@ def test_a_dry_run_needs_no_key_and_no_engine_and_starts_nothing(tmp_path):
     file = run_file(tmp_path, llm_config={"base_url": "https://example.invalid/v1"})
     result = realwork("run", file, "--dry-run", cwd=tmp_path, DOCKER_HOST=f"unix://{tmp_path}/none.sock")
     assert result.returncode == 0, result.stderr
-    assert "1 rollouts" in result.stdout
+    assert "1 rollout, at most" in result.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
@@ -163,6 +225,7 @@ def test_doctor_says_what_is_there_and_what_is_missing(docker_image, tmp_path):
     healthy = realwork("doctor", cwd=tmp_path)
     assert "Docker engine" in healthy.stdout
     assert "realwork/base:bookworm" in healthy.stdout
+    assert healthy.returncode == (1 if "BAD" in healthy.stdout else 0)
     ill = realwork("doctor", cwd=tmp_path, DOCKER_HOST=f"unix://{tmp_path}/none.sock")
     assert ill.returncode == 1
     assert "none.sock" in ill.stdout

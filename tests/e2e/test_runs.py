@@ -132,6 +132,8 @@ def test_a_finished_run_that_is_resumed_plays_nothing_again(mixed_run):
     assert result.returncode == 0, result.stderr
     assert "nothing is missing" in result.stderr
     assert sorted((folder / "out" / "mixed" / "trajectories").iterdir()) == before
+    by_id = realwork("run", folder / "run.json", "--run-id", "mixed", cwd=folder)
+    assert (by_id.returncode, "nothing is missing" in by_id.stderr) == (0, True)
     changed = run_file(folder, endpoint.base_url, template_prompt="another")
     refused = realwork("run", changed, "--run-id", "mixed", cwd=folder)
     assert refused.returncode == 2
@@ -205,3 +207,64 @@ def test_on_a_terminal_a_live_table_shows_how_the_run_goes(docker_image, tmp_pat
     assert "In flight" in shown
     assert "2/2 rollouts" in shown
     assert "2/2 successful" in shown
+
+
+def test_a_run_is_resumed_by_its_directory_also_with_a_relative_output_path(docker_image, tmp_path):
+    down = [True]
+
+    def respond(request):
+        if down[0]:
+            return error(400, "no such thing")
+        return by_turn(run("touch done"), DONE)(request)
+
+    with Endpoint(respond) as endpoint:
+        file = run_file(tmp_path, endpoint.base_url, rollout_config={"trajectory_output_path": "out"})
+        assert realwork("run", file, "--run-id", "twice", cwd=tmp_path).returncode == 1
+        down[0] = False
+        resumed = realwork("run", file, "--resume", "out/twice", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert [(row["attempt"], row["reward"]) for row in rows(tmp_path / "out" / "twice")] == [(0, None), (1, 1.0)]
+
+
+def test_a_key_that_an_endpoint_echoes_is_nowhere_in_the_output(docker_image, tmp_path):
+    with Endpoint(lambda _: error(401, "you sent Bearer sk-canary-echo")) as endpoint:
+        file = run_file(tmp_path, endpoint.base_url)
+        result = realwork("run", file, "--run-id", "echo", cwd=tmp_path, OPENAI_API_KEY="sk-canary-echo")
+    assert result.returncode == 1
+    assert endpoint.authorizations[0] == "Bearer sk-canary-echo"
+    assert "sk-canary-echo" not in result.stdout + result.stderr
+    assert "sk-canary-echo" not in str(rows(tmp_path / "out" / "echo"))
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert not [path for path in written if b"sk-canary-echo" in path.read_bytes()]
+
+
+def test_a_json_output_that_cannot_be_written_is_refused_before_anything_starts(tmp_path):
+    (tmp_path / "folder").mkdir()
+    result = realwork("run", run_file(tmp_path), "--output", "folder", cwd=tmp_path)
+    assert (result.returncode, "--output" in result.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_64_episodes_of_10_commands_end_with_64_rows_and_no_container(docker_image, tmp_path):
+    commands = [run(f"echo {number} > done") for number in range(10)]
+    with Endpoint(by_turn(*commands, DONE)) as endpoint:
+        file = run_file(
+            tmp_path,
+            endpoint.base_url,
+            rollout_config={"max_parallel_rollouts": 8},
+            episode_control_config={"max_episodes": 64},
+        )
+        result = realwork("run", file, "--run-id", "many", cwd=tmp_path, timeout_s=290)
+    assert result.returncode == 0, result.stderr
+    found = rows(tmp_path / "out" / "many")
+    assert [row["sample_index"] for row in sorted(found, key=lambda row: row["sample_index"])] == list(range(64))
+    assert all(row["success"] and row["n_steps"] == 11 for row in found)
+    assert own_containers("many") == []
+
+
+def test_bench_measures_episodes_beside_the_engine(docker_image, tmp_path):
+    result = realwork("bench", "--episodes", 4, "--commands", 2, "--parallel", 2, "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    measured = json.loads(result.stdout)
+    assert measured["rows"] == 4
+    assert measured["ratio"] == pytest.approx(measured["episodes_per_s"] / measured["engine_containers_per_s"])

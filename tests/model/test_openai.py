@@ -183,10 +183,6 @@ def test_usage_is_never_guessed(sent, kept):
     assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.cost_usd) == kept
 
 
-def test_usage_can_be_left_out():
-    assert ask(in_order(HI), track_token_usage=False)[0].usage.prompt_tokens is None
-
-
 def test_what_goes_back_is_valid_json_and_unicode():
     call = ToolCall(id="1", function=FunctionCall(name="execute_command", arguments='{"command": '))
     history = [*MESSAGES, Message(role="assistant", content="\ud800\0", tool_calls=(call,))]
@@ -203,3 +199,42 @@ def test_reasoning_is_kept():
 
 def test_a_conversation_goes_on_over_one_connection():
     assert ask(in_order(run("ls")))[0].message.tool_calls[0].function.name == "execute_command"
+
+
+def test_the_parameters_that_were_sent_are_told():
+    async def asked(base_url):
+        llm = LlmConfig(model="m", base_url=base_url)
+        async with open_endpoint(llm, "sk-test") as client:
+            model = OpenAIModel(client, llm, seed=5)
+            await model.complete(MESSAGES, deadline_s=20)
+            return model.sampling_params
+
+    def respond(request):
+        return error(400, "unknown parameter", param="seed") if "seed" in request else HI
+
+    with Endpoint(respond) as endpoint:
+        assert asyncio.run(asked(endpoint.base_url)) == {"temperature": 0.7, "max_tokens": 4096}
+
+
+def test_a_bad_request_that_only_mentions_a_parameter_drops_nothing():
+    with Endpoint(in_order(error(400, "the temperature of the prompt is too high"))) as endpoint:
+        with pytest.raises(ModelError):
+            asyncio.run(complete(endpoint.base_url, MESSAGES, 20.0, {}))
+        assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "echo", [error(401, "you sent Bearer sk-test"), error(400, "sk-test"), Answer(b"<p>sk-test</p>")], ids=str
+)
+def test_a_key_that_the_endpoint_echoes_is_hidden(echo):
+    with pytest.raises(ModelError) as caught:
+        ask(in_order(echo), deadline_s=1.0)
+    assert "sk-test" not in str(caught.value)
+    assert "***" in str(caught.value)
+
+
+def test_faults_and_then_no_answer_are_a_fault_not_the_end_of_the_episode():
+    answers = iter([lambda _: error(503, "down", headers=NOW), slow(3.0, HI)])
+    with pytest.raises(ModelError, match="503") as caught:
+        ask(lambda request: next(answers)(request), deadline_s=1.0)  # noqa: PLW0108 - each request has its own
+    assert not isinstance(caught.value, ModelTimeout)
