@@ -68,7 +68,11 @@ async def _run_test(
 ) -> TestResult:
     started_at = datetime.now(UTC)
     result = await sandbox.execute(
-        command, timeout_s=timeout_s, working_directory=environment.working_directory, limit_bytes=limit_bytes
+        command,
+        timeout_s=timeout_s,
+        working_directory=environment.working_directory,
+        limit_bytes=limit_bytes,
+        apart=True,
     )
     return TestResult(
         name=command,

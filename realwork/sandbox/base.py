@@ -76,14 +76,15 @@ class Sandbox(Protocol):
         """The content id of the image it was made from, null where there is no image."""
 
     async def execute(
-        self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536
+        self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536, apart: bool = False
     ) -> CommandResult:
         """Run `command` with `/bin/sh -c` and wait for its end.
 
         Standard input is at its end. It returns when the command exits, even if a child still holds its output. At the
         deadline every process of the command gets TERM, then KILL, inside the sandbox, and the partial output comes
         back. Output beyond `limit_bytes` a stream is dropped in the middle. `cd` or `export` in one command is not
-        seen by the next.
+        seen by the next. With `apart` no process that commands have left is relied on, so that they cannot falsify
+        the result: for tests.
 
         Not an error: any exit code, a timeout, any bytes, a missing working directory (exit code 126 or 127 and a
         message on stderr, as a shell would).

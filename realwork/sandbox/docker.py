@@ -15,20 +15,27 @@ from functools import partial
 from realwork.errors import FileError, SandboxError, SandboxLost
 from realwork.sandbox import containers, scripts
 from realwork.sandbox.base import CommandResult, FileContent, SandboxSpec
+from realwork.sandbox.channel import Channel
 from realwork.sandbox.engine import Engine, open_engine
 from realwork.sandbox.execs import Ended, Execs
 from realwork.sandbox.uncancelled import uncancelled
 
 FILE_S = 30.0
 STOP_S = 15.0
+INLINE_BYTES = 25_000
+"""More than that, written as text, may not fit into one argument."""
 NOT_STARTED_BY_AGENT = (b"no such file", b"permission denied", b"format error", b"too long", b"not found")
 """What the runtime says when `/bin/sh` has been removed or replaced inside."""
 SIGNS_OF_MEMORY = (b"MemoryError", b"Killed", b"annot allocate memory")
 
 
 @asynccontextmanager
-async def open_container(spec: SandboxSpec, *, engine: Engine | None = None) -> AsyncIterator["DockerSandbox"]:
+async def open_container(
+    spec: SandboxSpec, *, engine: Engine | None = None, with_channel: bool = True
+) -> AsyncIterator["DockerSandbox"]:
     """A running container for the length of the block, removed on every way out.
+
+    Without a channel every command and file operation is an exec of its own.
 
     Raises:
         ImageError: the image is not on the engine (it is not pulled), or has no `/bin/sh`.
@@ -42,7 +49,9 @@ async def open_container(spec: SandboxSpec, *, engine: Engine | None = None) -> 
             await uncancelled(container.create())
             await uncancelled(container.start())
             found = await container.inspect()
-            yield DockerSandbox(engine, str(found["Id"]), str(found["Image"]))
+            sandbox = DockerSandbox(engine, str(found["Id"]), str(found["Image"]), with_channel=with_channel)
+            stack.callback(sandbox.close)
+            yield sandbox
         finally:
             await uncancelled(container.remove())
 
@@ -50,11 +59,12 @@ async def open_container(spec: SandboxSpec, *, engine: Engine | None = None) -> 
 class DockerSandbox:
     """An open container; see `realwork.sandbox.base.Sandbox`."""
 
-    def __init__(self, engine: Engine, container_id: str, image_id: str) -> None:
+    def __init__(self, engine: Engine, container_id: str, image_id: str, *, with_channel: bool = True) -> None:
         self._engine = engine
         self._container_id = container_id
         self._image_id = image_id
         self._execs = Execs(engine, container_id)
+        self._channel = Channel(self._execs) if with_channel else None
         self._oom_kills = 0
 
     @property
@@ -66,15 +76,21 @@ class DockerSandbox:
         return self._image_id
 
     async def execute(
-        self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536
+        self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536, apart: bool = False
     ) -> CommandResult:
-        parts = scripts.split_command(command)
-        if parts is None:
-            return CommandResult(exit_code=126, stderr=b"sh: argument list too long\n")
-        argv = ["/bin/sh", "-c", scripts.START, "sh", working_directory, *parts]
-        ended = await self._execs.command(argv, timeout_s=timeout_s, limit_bytes=limit_bytes)
-        stdout, stderr = ended.stream.stdout, ended.stream.stderr
-        if ended.stream.pid is None:
+        ended = None
+        if self._channel is not None and not apart:
+            ended = await self._channel.command(
+                command, timeout_s=timeout_s, working_directory=working_directory, limit_bytes=limit_bytes
+            )
+        if ended is None:
+            parts = scripts.split_command(command)
+            if parts is None:
+                return CommandResult(exit_code=126, stderr=b"sh: argument list too long\n")
+            argv = ["/bin/sh", "-c", scripts.START, "sh", working_directory, *parts]
+            ended = await self._execs.command(argv, timeout_s=timeout_s, limit_bytes=limit_bytes)
+        stdout, stderr = ended.stdout, ended.stderr
+        if not ended.started:
             _check_fault_inside(ended)
             stdout, stderr = stderr, stdout
         error = stderr.content()
@@ -90,12 +106,15 @@ class DockerSandbox:
         )
 
     async def write_file(self, path: str, content: bytes) -> None:
-        await self._file_script(path, scripts.WRITE_FILE, path, content=content)
+        if len(content) <= INLINE_BYTES and self._channel is not None:
+            await self._file_script(path, scripts.WRITE_INLINE, path, scripts.as_format(content))
+        else:
+            await self._file_script(path, scripts.WRITE_FILE, path, content=content)
 
     async def read_file(self, path: str, *, limit_bytes: int = 1 << 20) -> FileContent:
         limit = limit_bytes + 64
         ended = await self._file_script(path, scripts.READ_FILE, path, str(limit_bytes), limit_bytes=2 * limit)
-        size, _, content = ended.stream.stdout.content().partition(b"\n")
+        size, _, content = ended.stdout.content().partition(b"\n")
         if not size.isdigit():
             raise FileError(f"{path}: its size cannot be told")
         return FileContent(content=content, size_bytes=max(int(size), len(content)))
@@ -124,6 +143,7 @@ class DockerSandbox:
             )
 
     async def stop_processes(self) -> None:
+        self.close()
         deadline = time.monotonic() + STOP_S
         while time.monotonic() < deadline:
             ended = await self._execs.script(scripts.KILL_ALL, timeout_s=STOP_S)
@@ -132,17 +152,28 @@ class DockerSandbox:
             await asyncio.sleep(0.05)
         raise SandboxLost(f"Processes in the container survive their killing for {STOP_S:g} s")
 
+    def close(self) -> None:
+        """End the channel; the next command opens another one."""
+        if self._channel is not None:
+            self._channel.close()
+
     async def _file_script(
         self, path: str, script: str, *arguments: str, content: bytes | None = None, limit_bytes: int = 4096
     ) -> Ended:
         if "\0" in path:
             raise FileError(f"{path!r}: a path has no NUL character")
-        ended = await self._execs.script(script, *arguments, timeout_s=FILE_S, content=content, limit_bytes=limit_bytes)
+        ended = None
+        if self._channel is not None and content is None:
+            ended = await self._channel.script(script, *arguments, timeout_s=FILE_S, limit_bytes=limit_bytes)
+        if ended is None:
+            ended = await self._execs.script(
+                script, *arguments, timeout_s=FILE_S, content=content, limit_bytes=limit_bytes
+            )
         if ended.exit_code == 0:
             return ended
         if ended.exit_code is None:
             raise FileError(f"{path}: no answer within {FILE_S:g} s")
-        said = (ended.stream.stderr.content() or ended.stream.stdout.content()).decode(errors="replace").strip()
+        said = (ended.stderr.content() or ended.stdout.content()).decode(errors="replace").strip()
         await self._check_alive()
         raise FileError(f"{path}: {said}" if said else f"{path}: exit code {ended.exit_code}")
 
@@ -155,13 +186,13 @@ class DockerSandbox:
         if exit_code != 137 and not any(sign in stderr for sign in SIGNS_OF_MEMORY):
             return False
         ended = await self._execs.script(scripts.OOM_KILLS, timeout_s=FILE_S)
-        kills = int(ended.stream.stdout.content().strip() or 0)
+        kills = int(ended.stdout.content().strip() or 0)
         grown, self._oom_kills = kills > self._oom_kills, kills
         return grown or (exit_code != 0 and b"MemoryError" in stderr)
 
 
 def _check_fault_inside(ended: Ended) -> None:
     """Let pass a command that could not start because of what happened inside, as a shell would say it."""
-    said = ended.stream.stdout.content() + ended.stream.stderr.content()
+    said = (ended.stdout.content() + ended.stderr.content()).lower()
     if ended.exit_code not in (126, 127) or not any(sign in said for sign in NOT_STARTED_BY_AGENT):
         raise SandboxError(f"The command could not be started: {said.decode(errors='replace').strip()}")

@@ -22,11 +22,12 @@ from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
 from realwork.errors import ImageError, SandboxError, SandboxLost
-from realwork.sandbox.stream import ExecStream
+from realwork.sandbox.stream import FrameStream
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
+S = TypeVar("S", bound=FrameStream)
 
 REQUEST_S = 60.0
 """A thread never waits longer for one answer."""
@@ -105,12 +106,11 @@ class Engine:
         with translated(doing):
             return answer.result()
 
-    async def attach(self, exec_id: str, limit_bytes: int, *, announces_pid: bool) -> ExecStream:
-        """Start an exec and read its output from now on; the caller closes the stream."""
+    async def attach(self, exec_id: str, stream: S) -> S:
+        """Start an exec and let `stream`, which the caller closes, read its output from now on."""
         connection, early = await self.call_within(
             30.0, "starting a command", partial(self.client.open_exec, exec_id), lambda result: result[0].close()
         )
-        stream = ExecStream(limit_bytes, announces_pid=announces_pid)
         stream.data_received(early)
         try:
             await asyncio.get_running_loop().create_connection(lambda: stream, sock=connection)

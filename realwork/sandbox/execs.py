@@ -7,15 +7,19 @@ every wait is bounded.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from realwork.errors import SandboxError, SandboxLost
 from realwork.sandbox import scripts
+from realwork.sandbox.capture import Capture
 from realwork.sandbox.engine import Engine
-from realwork.sandbox.stream import ExecStream
+from realwork.sandbox.stream import ExecStream, FrameStream
 from realwork.sandbox.uncancelled import uncancelled
+
+S = TypeVar("S", bound=FrameStream)
 
 GRACE_S = 1.5
 """Between TERM and KILL."""
@@ -31,10 +35,17 @@ LONGEST_DRAIN_S = 0.5
 
 @dataclass(frozen=True)
 class Ended:
-    """What became of an exec; `exit_code` is null when its deadline ended it."""
+    """What became of a command or script.
+
+    Attributes:
+        exit_code: null when its deadline ended it.
+        started: whether it announced its start, where it is to.
+    """
 
     exit_code: int | None
-    stream: ExecStream
+    stdout: Capture
+    stderr: Capture
+    started: bool
     duration_s: float
 
 
@@ -52,8 +63,8 @@ class Execs:
         try:
             exit_code = await self._exit(exec_id, stream, timeout_s)
             if exit_code is None:
-                await uncancelled(self._end_session(exec_id, stream, GRACE_S))
-            return Ended(exit_code, stream, time.monotonic() - began)
+                await uncancelled(self._end_command(exec_id, stream, GRACE_S))
+            return _ended(exit_code, stream, began)
         except asyncio.CancelledError:
             await uncancelled(self._end_quietly(exec_id, stream))
             raise
@@ -71,7 +82,7 @@ class Execs:
             if content is not None:
                 stream.send(content)
             exit_code = await self._exit(exec_id, stream, timeout_s)
-            return Ended(exit_code, stream, time.monotonic() - began)
+            return _ended(exit_code, stream, began)
         finally:
             stream.close()
 
@@ -83,7 +94,20 @@ class Execs:
             "preparing a command", client.exec_create, self._container_id, list(argv), stdin=stdin, user="0:0"
         )
         exec_id = created["Id"]
-        return exec_id, await self._engine.attach(exec_id, limit_bytes, announces_pid=announces_pid)
+        return exec_id, await self._engine.attach(exec_id, ExecStream(limit_bytes, announces_pid=announces_pid))
+
+    async def open(self, argv: Sequence[str], stream: S) -> str:
+        """Start `argv` with an open standard input; the id of the exec. The caller closes the stream."""
+        client = self._engine.client
+        created = await self._engine.call(
+            "opening a channel", client.exec_create, self._container_id, list(argv), stdin=True, user="0:0"
+        )
+        await self._engine.attach(created["Id"], stream)
+        return str(created["Id"])
+
+    async def is_running(self, exec_id: str) -> bool:
+        """Whether the first process of an exec has not exited yet."""
+        return await self._exit_now(exec_id) is None
 
     async def _exit(self, exec_id: str, stream: ExecStream, timeout_s: float) -> int | None:
         """The exit code, null when there is none after `timeout_s`; the end of the stream is a hint to look at once."""
@@ -116,28 +140,36 @@ class Execs:
             received = stream.received
             await asyncio.wait({stream.ended}, timeout=QUIET_S)
 
-    async def _end_session(self, exec_id: str, stream: ExecStream, grace_s: float) -> None:
-        """TERM, a moment, KILL for the command's session; then wait until the command has exited.
+    async def end_session(self, session: int, exited: Callable[[float], Awaitable[object]], grace_s: float) -> None:
+        """TERM, KILL when `exited` has waited `grace_s` for the command, then wait for it once more.
 
         Raises:
-            SandboxLost: the command was never started, or not even shell builtins run in the container any more.
+            SandboxLost: not even shell builtins run in the container any more.
         """
-        if stream.pid is None:
-            raise SandboxLost("The container did not start a command before its deadline")
-        argv = ["/bin/sh", "-c", scripts.END_SESSION, "sh", str(stream.pid)]
+        argv = ["/bin/sh", "-c", scripts.END_SESSION, "sh", str(session)]
         ending_id, ending = await self._start(argv, 0, stdin=True)
         try:
-            await self._exit(exec_id, stream, grace_s)
+            await exited(grace_s)
             ending.send(b"\n")
             if await self._exit(ending_id, ending, BUILTINS_S) is None:
                 raise SandboxLost(f"The container did not end a command within {BUILTINS_S:g} s")
-            await self._exit(exec_id, stream, GRACE_S)
+            await exited(GRACE_S)
         finally:
             ending.close()
+
+    async def _end_command(self, exec_id: str, stream: ExecStream, grace_s: float) -> None:
+        """Raises SandboxLost, too, if the command was never started."""
+        if stream.pid is None:
+            raise SandboxLost("The container did not start a command before its deadline")
+        await self.end_session(stream.pid, partial(self._exit, exec_id, stream), grace_s)
 
     async def _end_quietly(self, exec_id: str, stream: ExecStream) -> None:
         """KILL for a command whose caller is gone; if that fails there is nobody to tell."""
         try:
-            await self._end_session(exec_id, stream, 0.0)
+            await self._end_command(exec_id, stream, 0.0)
         except SandboxError:
             return
+
+
+def _ended(exit_code: int | None, stream: ExecStream, began: float) -> Ended:
+    return Ended(exit_code, stream.stdout, stream.stderr, stream.pid is not None, time.monotonic() - began)

@@ -71,7 +71,7 @@ class LocalSandbox:
         return None
 
     async def execute(
-        self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536
+        self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536, apart: bool = False
     ) -> CommandResult:
         began = time.monotonic()
         try:

@@ -16,6 +16,7 @@ class MemorySandbox:
     Attributes:
         files: content by absolute path; a folder is there when a file below it is.
         commands: what was executed, in order.
+        apart: those of them that were to run apart.
         network: what it was last changed to, null if never.
         archives: what was copied in, with its directory, in order.
         stops: how often the processes were stopped.
@@ -25,6 +26,7 @@ class MemorySandbox:
         self.answers = dict(answers or {})
         self.files: dict[str, bytes] = {}
         self.commands: list[str] = []
+        self.apart: list[str] = []
         self.archives: list[tuple[str, bytes]] = []
         self.network: str | None = None
         self.stops = 0
@@ -38,10 +40,12 @@ class MemorySandbox:
         return None
 
     async def execute(
-        self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536
+        self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536, apart: bool = False
     ) -> CommandResult:
         """The scripted answer; an exception is raised; a command without an answer is not found (exit code 127)."""
         self.commands.append(command)
+        if apart:
+            self.apart.append(command)
         answer = self.answers.get(command)
         if isinstance(answer, Exception):
             raise answer

@@ -6,6 +6,12 @@ Arguments are positional; no script is put together from text of the agent.
 
 _PART_CHARACTERS = 30_000
 """The kernel takes 128 KiB in one argument, and a character is 4 bytes at most."""
+_FORMATS = [
+    chr(byte)
+    if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in ' \n\t_.,:;/=+*()[]{}<>"#$&|!?@^~`')
+    else f"\\{byte:03o}"
+    for byte in range(256)
+]
 _MOST_CHARACTERS = 400_000
 """It takes about 2 MiB in all of them."""
 
@@ -78,13 +84,18 @@ exit 0
 """
 """One signal to all at once, which no fork loop escapes; exit code 1 while something is still dying."""
 
-WRITE_FILE = """\
+_WRITABLE = """\
 path=$1
 if [ -d "$path" ]; then echo "is a directory" >&2; exit 1; fi
 if [ -e "$path" ] && ! [ -f "$path" ]; then echo "is not a regular file" >&2; exit 1; fi
-mkdir -p -- "${path%/*}/" && cat >"$path"
+[ -d "${path%/*}/" ] || mkdir -p -- "${path%/*}/" || exit 1
 """
+
+WRITE_FILE = f'{_WRITABLE}cat >"$path"\n'
 """`$1`: path; content on standard input."""
+
+WRITE_INLINE = f'{_WRITABLE}printf "$2" >"$path"\n'
+"""`$1`: path; `$2`: content as a format of `printf`."""
 
 READ_FILE = """\
 path=$1
@@ -98,6 +109,52 @@ stat -L -c %s -- "$path" && exec head -c "$2" -- "$path"
 MAKE_FOLDER = 'mkdir -p -- "$1"'
 REMOVE = 'rm -rf -- "$1"'
 
+CHANNEL = """\
+exec 3>&2 4</dev/null 2>/dev/null
+trap : HUP INT QUIT TERM USR1 USR2 PIPE ALRM
+for setsid in setsid "busybox setsid" none; do $setsid /bin/sh -c : && break; done
+known=" 1 $$ "
+for entry in /proc/[0-9]*; do known="$known${entry#/proc/} "; done
+hello() {
+    [ "$setsid" != none ] && [ /proc/$$/fd/1 -ef /proc/self/fd/1 ] && echo "$1 $$" || echo "$1 0"
+}
+run() {
+    (
+        read -r pid _ </proc/self/stat
+        exec 2>&3 3>&-
+        echo "$1 $pid"
+        echo "$1 0" >&2
+        cd "$5" || exit 126
+        kind=$4
+        shift 5
+        [ "$kind" = own ] && exec $setsid /bin/sh -c "$@" <&4 4<&-
+        exec <&4 4<&-
+        script=$1
+        shift 2
+        eval "$script"
+    )
+    code=$?
+    echo "$2 0" >&3
+    echo "$2 $code"
+    held=0
+    for entry in /proc/[0-9]*; do
+        case $known in *" ${entry#/proc/} "*) continue ;; esac
+        for held_file in "$entry"/fd/*; do
+            if [ "$held_file" -ef "/proc/$$/fd/1" ] || [ "$held_file" -ef "/proc/$$/fd/3" ]; then held=1
+            elif [ -L "$held_file" ] && ! [ -e "$held_file" ]; then held=1; fi
+        done
+    done
+    echo "$3 $held"
+}
+"""
+"""What the shell of a channel is told first, on its standard input; then come calls of its functions.
+
+`hello TOKEN` answers with its process id, or 0 if it lacks what it needs. `run START END REST own|shared DIRECTORY
+SCRIPT [NAME ARGUMENT...]` runs a script in a session of its own or in a fork of this shell. It marks in both streams
+where the output starts (with the process id) and ends (with the exit code), then says whether another process may
+still hold the streams: one it cannot look into counts as such. The signals are caught, not ignored, since that would
+be inherited; only KILL and STOP reach it. It opens what it needs once, as the files may be replaced."""
+
 OOM_KILLS = """\
 for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
     [ -r "$file" ] || continue
@@ -105,6 +162,16 @@ for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_contro
 done
 """
 """Prints how many processes the memory limit has ended so far."""
+
+
+def quote(text: str) -> str:
+    """`text` as one word of a shell."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def as_format(content: bytes) -> str:
+    """`content` as a format of `printf`, in ASCII."""
+    return "".join(map(_FORMATS.__getitem__, content))
 
 
 def split_command(command: str) -> list[str] | None:

@@ -1,0 +1,253 @@
+"""What the channel of a container withstands, and that its answers are those of an exec."""
+
+import asyncio
+import random
+import time
+
+import pytest
+
+from realwork.sandbox.docker import open_container
+
+from .helpers import WORK, run, unique_number, use
+
+pytestmark = pytest.mark.usefixtures("docker_image")
+
+SHELL = "$(ps -eo pid,args | grep -E '^ *[0-9]+ /bin/sh$' | awk '{print $1}')"
+"""The process id of the channel's shell, as seen by a command."""
+LOOP = "for s in {0}; do {1}; done"
+
+
+def shell_of(sandbox):
+    return sandbox._channel._shell
+
+
+def fresh_and(*commands, timeout_s=6.0, **fields):
+    """What the commands answer, then `echo fine` (in time), and whether the container has a working channel then."""
+
+    async def scenario(sandbox):
+        await run(sandbox, "true")
+        found = [await run(sandbox, command, timeout_s=timeout_s) for command in commands]
+        began = time.monotonic()
+        after = await run(sandbox, "echo fine; exit 4")
+        assert time.monotonic() - began < 9
+        assert (after.exit_code, after.stdout, after.stderr) == (4, b"fine\n", b"")
+        await run(sandbox, "true")
+        return found, shell_of(sandbox) is not None
+
+    return use(open_container, scenario, **fields)
+
+
+def test_commands_go_through_one_shell():
+    async def scenario(sandbox):
+        shells = set()
+        for number in range(5):
+            await run(sandbox, f"exit {number}")
+            await sandbox.write_file(f"{WORK}/x", b"x")
+            await sandbox.read_file(f"{WORK}/x")
+            shells.add(shell_of(sandbox).pid)
+        return shells
+
+    shells = use(open_container, scenario)
+    assert len(shells) == 1
+    assert shells != {0}
+
+
+def test_a_command_that_is_to_run_apart_does_not_touch_the_channel():
+    async def scenario(sandbox):
+        await run(sandbox, "true")
+        pid = shell_of(sandbox).pid
+        apart = await run(sandbox, "ps -o ppid= -p $$; echo out; exit 3", apart=True)
+        inside = await run(sandbox, "ps -o ppid= -p $$")
+        return pid, apart, inside
+
+    pid, apart, inside = use(open_container, scenario)
+    assert int(inside.stdout) == pid
+    assert (apart.exit_code, apart.stdout.split()) == (3, [b"0", b"out"])
+
+
+@pytest.mark.parametrize("signal", ["KILL", "STOP"])
+def test_a_shell_that_is_killed_or_stopped_between_commands_is_replaced(signal):
+    attack = f"(sleep 0.5; kill -s {signal} {SHELL}) >/dev/null 2>&1 &"
+    (before, waited), works = fresh_and(attack, "echo here", timeout_s=5)
+    assert (before.exit_code, waited.stdout, works) == (0, b"here\n", True)
+
+
+def test_a_command_that_kills_the_shell_ends_with_it():
+    (result,), works = fresh_and(f"echo part; kill -9 {SHELL}; sleep 30")
+    assert (result.exit_code, result.timed_out, result.stdout, works) == (137, False, b"part\n", True)
+    assert result.duration_s < 5
+
+
+def test_a_command_that_stops_the_shell_ends_at_its_deadline():
+    (result,), works = fresh_and(f"echo part; kill -STOP {SHELL}", timeout_s=2)
+    assert (result.exit_code, result.timed_out, result.stdout, works) == (None, True, b"part\n", True)
+    assert result.duration_s < 9
+
+
+def test_signals_that_can_be_caught_do_not_reach_the_shell():
+    signals = "HUP INT QUIT TERM USR1 USR2 PIPE ALRM"
+    (result,), works = fresh_and(f"for n in {signals}; do kill -s $n {SHELL}; done; echo on; exit 5")
+    assert (result.exit_code, result.stdout, works) == (5, b"on\n", True)
+
+
+def test_killing_everything_leaves_a_container_that_answers():
+    (result, *_), works = fresh_and("echo part; kill -9 -1; echo rest", "kill -TERM -1", timeout_s=5)
+    assert result.stdout.startswith(b"part\n")
+    assert result.exit_code in (0, 137)
+    assert works
+
+
+def test_a_daemon_that_kills_every_shell_leaves_commands_to_execs():
+    daemon = f"setsid sh -c 'while :; do for s in {SHELL}; do kill -9 $s; done; sleep 0.02; done' >/dev/null 2>&1 &"
+    daemon = daemon.replace("awk '{print $1}'", 'awk "{print \\$1}"').replace(
+        "'^ *[0-9]+ /bin/sh$'", '"^ *[0-9]+ /bin/sh$"'
+    )
+
+    async def scenario(sandbox):
+        await run(sandbox, daemon)
+        found = []
+        for number in range(8):
+            result = await run(sandbox, f"sleep 0.2; echo {number}; exit 7")
+            found.append((result.exit_code, result.stdout))
+        return found
+
+    found = use(open_container, scenario)
+    assert {code for code, _ in found} <= {7, 137}
+    assert all(out in (b"", f"{number}\n".encode()) for number, (_, out) in enumerate(found))
+    assert found[-1] == (7, b"7\n")
+
+
+@pytest.mark.parametrize("descriptor", [0, 1, 3])
+def test_garbage_in_the_shells_streams_is_not_an_answer(descriptor):
+    garbage = "head -c 300000 /dev/urandom" if descriptor else "printf '\\nexit 3\\n)(\\nrun a b c own / \"'"
+    noise = LOOP.format(SHELL, f"{garbage} >/proc/$s/fd/{descriptor}")
+    (_, result, *_), _ = fresh_and(f"(sleep 0.3; {noise}) >/dev/null 2>&1 &", "sleep 0.6; exit 6", "true")
+    assert result.exit_code in ((6,) if descriptor else (6, 137))
+
+
+def test_what_a_command_writes_past_its_end_is_not_seen_by_the_next():
+    started = "(for i in 1 2 3 4 5 6; do echo late; echo late >&2; sleep 0.1; done) & echo now"
+
+    async def scenario(sandbox):
+        first = await run(sandbox, started)
+        others = [await run(sandbox, "sleep 0.2; echo mine") for _ in range(3)]
+        return first, others
+
+    first, others = use(open_container, scenario)
+    assert first.stdout.startswith((b"now\n", b"late\nnow\n"))
+    assert {(other.stdout, other.stderr) for other in others} == {(b"mine\n", b"")}
+
+
+def test_a_holder_that_cannot_be_looked_into_is_seen_all_the_same():
+    late = 'import os, time; os.setuid(1000); time.sleep(0.7); print("late", flush=True); time.sleep(60)'
+    other = f"setsid python3 -c '{late}'"
+
+    async def scenario(sandbox):
+        await run(sandbox, f"{other} & sleep 0.3")
+        first = await run(sandbox, "sleep 1; echo mine")
+        pids = []
+        for _ in range(2):
+            await run(sandbox, "true")
+            pids.append(shell_of(sandbox).pid)
+        return first, pids
+
+    first, pids = use(open_container, scenario)
+    assert first.stdout == b"mine\n"
+    assert pids[0] == pids[1]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "dd if=/dev/zero of=/dev/shm/x bs=1M count=100",
+        "rm -f /dev/null; mkfifo /dev/null",
+        "rm -f /dev/null; echo x > /dev/null",
+        'for fd in 0 1 2 3 4 5 6 7 8 9; do eval "exec $fd>&-"; done; exit 1',
+        "ulimit -n 3; ulimit -f 0; ulimit -c 0; exit 1",
+        "mkdir -p /tmp/x; chmod 0 /tmp; rm -rf /tmp; exit 1",
+        "trap '' CHLD TERM; umask 777; exit 1",
+    ],
+)
+def test_damage_to_its_surroundings_does_not_reach_the_shell(damage):
+    _, works = fresh_and(damage)
+    assert works
+
+
+def test_a_replaced_shell_is_what_commands_get_and_nothing_hangs():
+    async def scenario(sandbox):
+        fake = b"#!/bin/bash\necho fake\nexit 9\n"
+        await run(sandbox, "true")
+        await sandbox.write_file("/usr/bin/fake", fake)
+        await run(sandbox, "chmod 755 /usr/bin/fake; mv /usr/bin/fake /usr/bin/sh; exit 0")
+        return await run(sandbox, "echo never"), await sandbox.read_file("/usr/bin/sh"), fake
+
+    result, content, fake = use(open_container, scenario)
+    assert (result.exit_code, result.stdout) == (9, b"fake\n")
+    assert content.content == fake
+
+
+def test_a_fork_bomb_under_the_channel_leaves_an_answering_container():
+    async def scenario(sandbox):
+        await run(sandbox, "bash -c 'bomb() { bomb | bomb & }; bomb' & sleep 1", timeout_s=3)
+        began = time.monotonic()
+        under = await run(sandbox, "exit 3", timeout_s=3)
+        took = time.monotonic() - began
+        await sandbox.stop_processes()
+        return under, took, await run(sandbox, "echo fine")
+
+    under, took, after = use(open_container, scenario)
+    assert under.exit_code in (3, 2, 126, 137, None)
+    assert took < 18
+    assert after.stdout == b"fine\n"
+
+
+def test_a_timeout_ends_its_own_command_and_is_no_damage_to_the_channel():
+    mark = unique_number()
+
+    async def scenario(sandbox):
+        await run(sandbox, f"sleep {mark} >/dev/null 2>&1 &")
+        cut = await run(sandbox, f"(sleep 5.{mark}; true); sleep 6.{mark}", timeout_s=1)
+        left = await run(
+            sandbox, f"ps -eo args | grep -c '^sleep {mark}$'; ps -eo args | grep -c '^sleep [56][.]{mark}'"
+        )
+        return cut, left, sandbox._channel._damages
+
+    cut, left, damages = use(open_container, scenario)
+    assert (cut.timed_out, left.stdout, damages) == (True, b"1\n0\n", 0)
+
+
+def test_random_commands_answer_as_execs_of_their_own_do():
+    chance = random.Random(4)
+
+    def command():
+        octal = "".join(f"\\{byte:03o}" for byte in chance.randbytes(chance.randrange(40)))
+        other = "".join(f"\\{byte:03o}" for byte in chance.randbytes(chance.randrange(40)))
+        quoted = "".join(chance.choices("ab '\"$\\`\n\t!%é*;&|<>()#~\x01", k=12)).replace("'", "'\\''")
+        size = chance.choice([0, 1, 31, 32, 4096, 70_000])
+        end = chance.choice(
+            [f"exit {chance.randrange(256)}", "kill -9 $$", "kill -TERM $$", "false", "cd /nope", "(", ""]
+        )
+        return f"printf '{octal}'; printf '{other}' >&2; printf %s '{quoted}'; head -c {size} /dev/zero; {end}"
+
+    async def scenario(sandbox):
+        async def pair(text):
+            results = await run(sandbox, text, limit_bytes=5000), await run(sandbox, text, limit_bytes=5000, apart=True)
+            return [(r.exit_code, r.stdout, r.stderr, r.stdout_bytes, r.stderr_bytes, r.timed_out) for r in results]
+
+        return [(text, await pair(text)) for text in (command() for _ in range(200))]
+
+    for text, (through, apart) in use(open_container, scenario):
+        assert through == apart, text
+
+
+def test_a_cancelled_command_leaves_a_channel_that_can_be_used():
+    async def scenario(sandbox):
+        for _ in range(4):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await run(sandbox, "sleep 20")
+        return await run(sandbox, "echo fine; ps -eo args | grep -c '^sleep 20'"), shell_of(sandbox)
+
+    result, shell = use(open_container, scenario)
+    assert result.stdout == b"fine\n0\n"
+    assert shell is not None
