@@ -48,6 +48,9 @@ class SilentObserver:
     def rollout_finished(self, summary: RolloutSummary, progress: EnvironmentProgress) -> None:
         _LOG.info("%s: %s", summary.spec.trajectory_id, summary.terminated_reason)
 
+    def doing(self, message: str) -> None:
+        _LOG.info("%s", message)
+
     def note(self, message: str) -> None:
         _LOG.warning("%s", message)
 
@@ -88,7 +91,7 @@ def run(
             observer.note(f"{directory} is complete: nothing is missing.")
             return finished_result(schedule, run_id=run_id, directory=directory)
     settings = _checked_settings(run_file, address, observer.note)
-    observer.note(f"Joining the Ray cluster at {address}" if address else "Starting a local Ray, which takes seconds")
+    observer.doing(f"Joining the Ray cluster at {address}" if address else "Starting a local Ray, which takes seconds")
     with connected(address):
         slots = _slots(settings.config, run_file, observer.note, is_joined=address is not None)
         open_run(directory, run_json)

@@ -46,9 +46,8 @@ class Progress:
         self._environments = {each.environment_id: each for each in progress}
         self._planned, self._began = sum(each.planned for each in progress), time.monotonic()
         self._finished_before = self._finished()
-        if not self._quiet:
-            left = self._planned - self._finished_before
-            self.note(f"{left} rollouts, {slots} at once. Trajectories go to {shown(directory)}")
+        left = self._planned - self._finished_before
+        self.doing(f"{left} rollouts, {slots} at once. Trajectories go to {shown(directory)}")
         if self._live is not None:
             self._live.start()
         elif not self._quiet:
@@ -71,6 +70,11 @@ class Progress:
             self._causes[summary.failure_cause] += 1
             if summary.failure_cause != "cancelled":
                 self.note(f"{summary.spec.trajectory_id} failed ({summary.failure_cause}): {summary.error_message}")
+
+    def doing(self, message: str) -> None:
+        """See `Observer.doing`."""
+        if not self._quiet:
+            self.note(message)
 
     def note(self, message: str) -> None:
         """See `Observer.note`."""

@@ -42,6 +42,9 @@ class Observer(Protocol):
     def rollout_finished(self, summary: RolloutSummary, progress: EnvironmentProgress) -> None:
         """An attempt has its row; where its environment stands now."""
 
+    def doing(self, message: str) -> None:
+        """Something that takes a while begins."""
+
     def note(self, message: str) -> None:
         """Something that the user should know."""
 
