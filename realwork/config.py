@@ -171,7 +171,7 @@ class SandboxConfig(Section):
     """Limits of every sandbox; secure by default."""
 
     kind: Literal["docker", "local"] = "docker"
-    """`local` is a temporary folder on this machine, without isolation."""
+    """`local`, a temporary folder on this machine without isolation, is taken from `--sandbox local` alone."""
     network: Line = "none"
     """Network while the agent works and the tests run: none, bridge or the name of a network of the engine."""
     memory_mib: Annotated[int, Field(ge=16, le=LARGEST_COUNT)] = 2048

@@ -70,6 +70,13 @@ class Draft:
         self.problems.append(f"{self.place(*loc)}: {said}")
         self._bad.add(loc)
 
+    def refuse_local_sandbox(self) -> None:
+        """A file alone may not take the isolation away; call it before the flags are merged."""
+        sandbox = self.data.get("sandbox_config")
+        if isinstance(sandbox, dict) and sandbox.get("kind") == "local":
+            said = "'local' has no isolation and is not taken from a file; give --sandbox local"
+            self.complain(("sandbox_config", "kind"), said)
+
     def move_old_keys(self) -> None:
         """Move the seven old root keys to their sections, each with a warning; a new key that is there, too, wins."""
         for old, (section, field) in OLD_KEYS.items():

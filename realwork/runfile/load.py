@@ -71,6 +71,7 @@ def load_run_file(
     source = read_source(path)
     draft = Draft(source, environ)
     draft.move_old_keys()
+    draft.refuse_local_sandbox()
     draft.merge(overrides)
     valid = draft.to_config()
     base = path.absolute().parent

@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from realwork.errors import InputError
+from realwork.runfile import load_run_file
+
 OLD = [
     ("llm_model", "m", "llm_config", "model"),
     ("max_episodes", 7, "episode_control_config", "max_episodes"),
@@ -84,3 +87,21 @@ def test_a_good_flag_over_a_wrong_value_of_the_file_leaves_no_problem(run_files)
 def test_a_flag_for_a_broken_section_leaves_the_problem_to_the_file(run_files):
     problems = run_files.problems(("llm_config", "text"), overrides={"llm_config": {"max_tokens": 5}})
     assert problems == ["llm_config: expected an object, found text"]
+
+
+def test_a_file_alone_cannot_take_the_isolation_away(tmp_path):
+    document = {
+        "environments": [{"id": "e", "docker_image": "i", "prompt": "p", "unit_tests": ["true"]}],
+        "rollout_config": {},
+        "template_prompt": "s",
+        "sandbox_config": {"kind": "local"},
+    }
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(document))
+    with pytest.raises(InputError) as caught:
+        load_run_file(file, needs_key=False)
+    assert "--sandbox local" in caught.value.problems[0]
+    document.pop("sandbox_config")
+    file.write_text(json.dumps(document))
+    local = load_run_file(file, overrides={"sandbox_config": {"kind": "local"}}, needs_key=False)
+    assert local.config.sandbox_config.kind == "local"
