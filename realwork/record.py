@@ -189,8 +189,6 @@ def with_steps(lost: Trajectory, unfinished: Trajectory | None) -> Trajectory:
 
 def summarize(trajectory: Trajectory) -> RolloutSummary:
     """What the driver is told of `trajectory`."""
-    usages = [step.usage for step in trajectory.steps]
-    costs = [usage.cost_usd for usage in usages if usage.cost_usd is not None]
     return RolloutSummary(
         spec=trajectory.spec,
         status=trajectory.status,
@@ -204,11 +202,7 @@ def summarize(trajectory: Trajectory) -> RolloutSummary:
         success=trajectory.success,
         tests_passed=trajectory.tests_passed,
         tests_total=len(trajectory.test_results),
-        n_steps=len(trajectory.steps),
-        n_tool_calls=sum(len(step.observations) for step in trajectory.steps),
-        prompt_tokens=sum(usage.prompt_tokens or 0 for usage in usages),
-        completion_tokens=sum(usage.completion_tokens or 0 for usage in usages),
-        cost_usd=sum(costs) if costs else None,
+        **trajectory.totals.model_dump(),
         duration_s=(trajectory.ended_at - trajectory.started_at).total_seconds(),
         plugin_errors=_plugin_errors(trajectory.plugin_data),
     )

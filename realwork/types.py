@@ -280,8 +280,30 @@ class Trajectory(Record):
         return self.success is not None
 
     @property
+    def totals(self) -> "Totals":
+        usages = [step.usage for step in self.steps]
+        costs = [usage.cost_usd for usage in usages if usage.cost_usd is not None]
+        return Totals(
+            n_steps=len(self.steps),
+            n_tool_calls=sum(len(step.observations) for step in self.steps),
+            prompt_tokens=sum(usage.prompt_tokens or 0 for usage in usages),
+            completion_tokens=sum(usage.completion_tokens or 0 for usage in usages),
+            cost_usd=sum(costs) if costs else None,
+        )
+
+    @property
     def tests_passed(self) -> int | None:
         return sum(test.status == "passed" for test in self.test_results) if self.graded else None
+
+
+class Totals(Record):
+    """Sums over the steps of one attempt, of what the endpoint reported; the cost is null when it told of none."""
+
+    n_steps: int
+    n_tool_calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
 
 
 class RolloutSummary(Record):

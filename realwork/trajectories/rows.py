@@ -158,14 +158,13 @@ def _grade_columns(trajectory: Trajectory) -> Row:
 
 
 def _totals(trajectory: Trajectory) -> Row:
-    usages = [step.usage for step in trajectory.steps]
-    costs = [usage.cost_usd for usage in usages if usage.cost_usd is not None]
+    totals = trajectory.totals
     return {
-        "n_steps": len(trajectory.steps),
-        "n_tool_calls": sum(len(step.observations) for step in trajectory.steps),
-        "total_prompt_tokens": sum(usage.prompt_tokens or 0 for usage in usages),
-        "total_completion_tokens": sum(usage.completion_tokens or 0 for usage in usages),
-        "total_cost_usd": sum(costs) if costs else None,
+        "n_steps": totals.n_steps,
+        "n_tool_calls": totals.n_tool_calls,
+        "total_prompt_tokens": totals.prompt_tokens,
+        "total_completion_tokens": totals.completion_tokens,
+        "total_cost_usd": totals.cost_usd,
     }
 
 
