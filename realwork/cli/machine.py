@@ -91,30 +91,3 @@ async def _collect(everything: bool) -> "GarbageReport":
 
     async with open_engine() as engine:
         return await collect_garbage(engine, everything=everything)
-
-
-def bench(
-    episodes: Annotated[int, typer.Option(min=1, help="Rollouts to play.")] = 64,
-    commands: Annotated[int, typer.Option(min=1, help="Commands in each.")] = 10,
-    parallel: Annotated[int, typer.Option(min=1, help="Rollouts at once.")] = 8,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
-) -> None:
-    """Episodes per second end to end, beside the engine's own rate of containers, measured in the same run."""
-    from realwork.bench import bench_episodes
-    from realwork.cli.progress import Progress
-
-    with Progress(quiet=as_json) as progress:
-        measured = bench_episodes(
-            BASE_IMAGE, episodes=episodes, commands=commands, parallel=parallel, observer=progress
-        )
-    if as_json:
-        typer.echo(measured.model_dump_json(indent=2))
-        return
-    results.print(
-        f"{measured.episodes} episodes of {measured.commands} commands, {measured.parallel} at a time: "
-        f"{measured.seconds:.1f} s, {measured.rows} graded successful\n"
-        f"episodes                              {measured.episodes_per_s:6.2f}/s\n"
-        f"engine alone (create, start, remove)  {measured.engine_containers_per_s:6.2f}/s\n"
-        f"ratio                                 {measured.ratio:6.2f}",
-        markup=False,
-    )

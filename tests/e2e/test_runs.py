@@ -268,3 +268,12 @@ def test_bench_measures_episodes_beside_the_engine(docker_image, tmp_path):
     measured = json.loads(result.stdout)
     assert measured["rows"] == 4
     assert measured["ratio"] == pytest.approx(measured["episodes_per_s"] / measured["engine_containers_per_s"])
+
+
+def test_bench_measures_the_sandbox_beside_the_engine_and_the_host(docker_image, tmp_path):
+    result = realwork("bench", "sandbox", "--commands", 3, "--lives", 2, "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    measured = json.loads(result.stdout)
+    assert all(0 < measured[name]["median_s"] <= measured[name]["p95_s"] for name in ("channel", "exec_raw", "life"))
+    assert set(measured["files"]) == {"1 KiB", "1 MiB", "64 MiB"}
+    assert measured["commands_per_s"].keys() == {"channel", "exec"}
