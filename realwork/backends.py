@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def open_backends(settings: RolloutSettings) -> AsyncIterator[Backends]:
+async def open_backends(settings: RolloutSettings, *, with_channel: bool = True) -> AsyncIterator[Backends]:
     """What the run file of `settings` names, with one connection to the engine for the length of the block.
+
+    Without a channel every command in a container is an exec of its own.
 
     Raises:
         SandboxError: the engine does not answer.
@@ -36,7 +38,7 @@ async def open_backends(settings: RolloutSettings) -> AsyncIterator[Backends]:
     from realwork.sandbox.engine import open_engine
 
     async with open_engine() as engine:
-        yield _DockerBackends(settings, engine)
+        yield _DockerBackends(settings, engine, with_channel)
 
 
 class _ModelBackend:
@@ -62,9 +64,10 @@ class _ModelBackend:
 class _DockerBackends(_ModelBackend):
     """Containers of one engine."""
 
-    def __init__(self, settings: RolloutSettings, engine: "Engine") -> None:
+    def __init__(self, settings: RolloutSettings, engine: "Engine", with_channel: bool) -> None:
         super().__init__(settings)
         self._engine = engine
+        self._with_channel = with_channel
 
     async def ensure_image(self, environment: EnvironmentConfig) -> None:
         """See `Backends.ensure_image`."""
@@ -76,7 +79,8 @@ class _DockerBackends(_ModelBackend):
         """See `Backends.open_sandbox`."""
         from realwork.sandbox.docker import open_container
 
-        return open_container(_sandbox_spec(self._settings, spec, environment), engine=self._engine)
+        wanted = _sandbox_spec(self._settings, spec, environment)
+        return open_container(wanted, engine=self._engine, with_channel=self._with_channel)
 
 
 class _LocalBackends(_ModelBackend):
