@@ -20,7 +20,7 @@ class CommandResult(Record):
         stdout: what it wrote, unharmed, up to the limit: head and tail, with a line in between that says how many
             bytes were left out.
         stdout_bytes: how many bytes it wrote in all.
-        oom: the memory limit ended a process of it.
+        oom: the memory limit ended a process, of this command or of one left by another.
     """
 
     exit_code: int | None

@@ -223,7 +223,8 @@ class _Shell:
         if not self._is_over():
             stdout.flush()
             stderr.flush()
-        return Ended(exit_code, stdout.output, stderr.output, started=True, duration_s=duration_s)
+        kills = stderr.numbers[1] if self._is_over() else None
+        return Ended(exit_code, stdout.output, stderr.output, started=True, duration_s=duration_s, oom_kills=kills)
 
     def _is_over(self) -> bool:
         return len(self.stream.stdout.numbers) > 1 < len(self.stream.stderr.numbers)

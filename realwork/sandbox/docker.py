@@ -101,7 +101,7 @@ class DockerSandbox:
             stdout_bytes=stdout.total,
             stderr_bytes=stderr.total,
             timed_out=ended.exit_code is None,
-            oom=await self._was_out_of_memory(ended.exit_code, error),
+            oom=await self._was_out_of_memory(ended, error),
             duration_s=ended.duration_s,
         )
 
@@ -182,13 +182,17 @@ class DockerSandbox:
         if not found["State"]["Running"]:
             raise SandboxLost(f"The container has ended with exit code {found['State']['ExitCode']}")
 
-    async def _was_out_of_memory(self, exit_code: int | None, stderr: bytes) -> bool:
-        if exit_code != 137 and not any(sign in stderr for sign in SIGNS_OF_MEMORY):
+    async def _was_out_of_memory(self, ended: Ended, stderr: bytes) -> bool:
+        """Whether the memory limit has ended a process since the last command, or the command says so itself."""
+        kills = ended.oom_kills
+        if kills is None and ended.exit_code == 0 and not any(sign in stderr for sign in SIGNS_OF_MEMORY):
             return False
-        ended = await self._execs.script(scripts.OOM_KILLS, timeout_s=FILE_S)
-        kills = int(ended.stdout.content().strip() or 0)
+        if kills is None:
+            counted = await self._execs.script(scripts.OOM_KILLS, timeout_s=FILE_S)
+            said = counted.stdout.content().strip()
+            kills = int(said) if said.isdigit() else self._oom_kills
         grown, self._oom_kills = kills > self._oom_kills, kills
-        return grown or (exit_code != 0 and b"MemoryError" in stderr)
+        return grown or (ended.exit_code != 0 and b"MemoryError" in stderr)
 
 
 def _check_fault_inside(ended: Ended) -> None:

@@ -191,7 +191,7 @@ def _refusal(error: APIError) -> type[SandboxError]:
     said = str(error.explanation).lower()
     if isinstance(error, NotFound) and ("no such container" in said or "no such exec" in said):
         return SandboxLost
-    if error.status_code == 409 and ("is not running" in said or "is paused" in said):
+    if error.status_code in (409, 500) and ("is not running" in said or "is paused" in said):
         return SandboxLost
     return SandboxError
 

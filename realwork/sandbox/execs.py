@@ -23,8 +23,9 @@ S = TypeVar("S", bound=FrameStream)
 
 GRACE_S = 1.5
 """Between TERM and KILL."""
-BUILTINS_S = 5.0
-"""A script of shell builtins that takes longer tells of a container that no longer answers."""
+BUILTINS_S = 10.0
+"""A script of shell builtins that takes longer tells of a container that no longer answers; among a hundred processes
+that fork without end on a busy machine it takes seconds."""
 FIRST_LOOK_S = 0.25
 SOON_S = 0.002
 LONGEST_LOOK_S = 1.0
@@ -40,6 +41,7 @@ class Ended:
     Attributes:
         exit_code: null when its deadline ended it.
         started: whether it announced its start, where it is to.
+        oom_kills: how many processes of the container the memory limit has ended until now; null if not known.
     """
 
     exit_code: int | None
@@ -47,6 +49,7 @@ class Ended:
     stderr: Capture
     started: bool
     duration_s: float
+    oom_kills: int | None = None
 
 
 class Execs:

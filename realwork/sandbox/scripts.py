@@ -16,14 +16,17 @@ _MOST_CHARACTERS = 400_000
 """It takes about 2 MiB in all of them."""
 
 FIRST_PROCESS = """\
-env --ignore-signal=CHLD true 2>/dev/null && exec env --ignore-signal=CHLD sleep "$1"
+unseen="setpriv --ruid 65534"
+$unseen true 2>/dev/null || unseen=
+env --ignore-signal=CHLD true 2>/dev/null && exec $unseen env --ignore-signal=CHLD sleep "$1"
 trap '' HUP INT TERM
 read -r up _ </proc/uptime
 end=$((${up%%.*} + $1))
 while read -r up _ </proc/uptime; left=$((end - ${up%%.*})); [ "$left" -gt 0 ]; do sleep "$left"; done
 """
 """`$1`: seconds until the container ends. As process 1 a plain `sleep` cannot be killed, stopped or terminated from
-inside, and the kernel reaps orphans for a parent that ignores CHLD. Where `env` cannot ignore it, a shell reaps."""
+inside, and the kernel reaps orphans for a parent that ignores CHLD. Where `env` cannot ignore it, a shell reaps. With
+a real user of its own, where there is `setpriv`, it cannot be traced either, nor its files be opened."""
 
 RUN = """\
 if [ $# -eq 1 ]; then
@@ -115,6 +118,9 @@ trap : HUP INT QUIT TERM USR1 USR2 PIPE ALRM
 for setsid in setsid "busybox setsid" none; do $setsid /bin/sh -c : && break; done
 known=" 1 $$ "
 for entry in /proc/[0-9]*; do known="$known${entry#/proc/} "; done
+for events in /sys/fs/cgroup/memory/memory.oom_control /sys/fs/cgroup/memory.events /dev/null; do
+    [ -r "$events" ] && break
+done
 hello() {
     [ "$setsid" != none ] && [ /proc/$$/fd/1 -ef /proc/self/fd/1 ] && echo "$1 $$" || echo "$1 0"
 }
@@ -134,7 +140,9 @@ run() {
         eval "$script"
     )
     code=$?
-    echo "$2 0" >&3
+    kills=0
+    while read -r key value; do [ "$key" != oom_kill ] || kills=$value; done <"$events"
+    echo "$2 $kills" >&3
     echo "$2 $code"
     held=0
     for entry in /proc/[0-9]*; do
@@ -151,17 +159,20 @@ run() {
 
 `hello TOKEN` answers with its process id, or 0 if it lacks what it needs. `run START END REST own|shared DIRECTORY
 SCRIPT [NAME ARGUMENT...]` runs a script in a session of its own or in a fork of this shell. It marks in both streams
-where the output starts (with the process id) and ends (with the exit code), then says whether another process may
+where the output starts (with the process id) and ends (with the exit code, and in standard error how many processes
+the memory limit has ended so far), then says whether another process may
 still hold the streams: one it cannot look into counts as such. The signals are caught, not ignored, since that would
 be inherited; only KILL and STOP reach it. It opens what it needs once, as the files may be replaced."""
 
 OOM_KILLS = """\
-for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
+for file in /sys/fs/cgroup/memory/memory.oom_control /sys/fs/cgroup/memory.events; do
     [ -r "$file" ] || continue
     while read -r key value; do [ "$key" != oom_kill ] || echo "$value"; done <"$file"
+    exit 0
 done
 """
-"""Prints how many processes the memory limit has ended so far."""
+"""Prints how many processes the memory limit has ended so far. Where the first file exists, the second one's folder can
+be written to from inside."""
 
 
 def quote(text: str) -> str:
