@@ -24,7 +24,7 @@ from realwork.plugins.loading import load_plugins
 from realwork.preflight import capacity_problems, engine_needs, engine_problems
 from realwork.record import RolloutSettings, summarize
 from realwork.runfile import RunFile
-from realwork.sandbox import labels
+from realwork.sandbox import labels, snapshots
 from realwork.sandbox.engine import open_engine
 from realwork.sandbox.files import pack_folder
 from realwork.sandbox.reaper import collect_garbage
@@ -110,7 +110,7 @@ def _schedule(run_file: RunFile, run_id: str, directory: Path) -> Schedule:
 
 
 def _sweep(config: RunConfig, run_id: str) -> None:
-    """Remove what killed actors left on this machine's engine, if it has one."""
+    """Remove what killed actors and failed rollouts left on this machine's engine, if it has one."""
     if config.sandbox_config.kind == "docker":
         with contextlib.suppress(SandboxError):
             asyncio.run(_collect(run_id))
@@ -119,6 +119,8 @@ def _sweep(config: RunConfig, run_id: str) -> None:
 async def _collect(run_id: str) -> None:
     async with open_engine() as engine:
         await collect_garbage(engine, run_id=run_id)
+        driver = labels.this_process().model_dump_json()
+        await snapshots.remove_all(engine, run_id=run_id, which=snapshots.is_temporary_of(driver))
 
 
 def check_run(run_file: RunFile, *, address: str | None = None, on_progress: Callable[[str], None]) -> None:

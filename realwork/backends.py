@@ -4,6 +4,7 @@ Engine and client are imported where they are first opened: loading the client t
 the scripted model and the local sandbox do without.
 """
 
+import logging
 import platform
 import uuid
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from realwork.config import EnvironmentConfig
+from realwork.errors import SandboxError
 from realwork.model.base import Model
 from realwork.model.scripted import ScriptedModel
 from realwork.record import RolloutSettings
@@ -21,6 +23,8 @@ from realwork.types import RolloutSpec
 
 if TYPE_CHECKING:
     from realwork.sandbox.engine import Engine
+
+log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -82,6 +86,16 @@ class _DockerBackends(_ModelBackend):
         wanted = _sandbox_spec(self._settings, spec, environment)
         return open_container(wanted, engine=self._engine, with_channel=self._with_channel)
 
+    async def forget_snapshots(self, spec: RolloutSpec) -> None:
+        """See `Backends.forget_snapshots`; those that are to be kept stay."""
+        from realwork.sandbox import snapshots
+
+        try:
+            which = snapshots.is_temporary_of(self._settings.driver)
+            await snapshots.remove_all(self._engine, run_id=spec.run_id, rollout_id=spec.rollout_id, which=which)
+        except SandboxError as error:
+            log.warning("Snapshots of %s are left for the garbage collection: %s", spec.rollout_id, error)
+
 
 class _LocalBackends(_ModelBackend):
     """Temporary folders of this machine, without isolation."""
@@ -94,6 +108,9 @@ class _LocalBackends(_ModelBackend):
         from realwork.sandbox.local import open_local
 
         return open_local(_sandbox_spec(self._settings, spec, environment))
+
+    async def forget_snapshots(self, spec: RolloutSpec) -> None:
+        """See `Backends.forget_snapshots`; there are none."""
 
 
 def _sandbox_spec(settings: RolloutSettings, spec: RolloutSpec, environment: EnvironmentConfig) -> SandboxSpec:

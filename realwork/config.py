@@ -139,7 +139,11 @@ class RolloutConfig(Section):
     save_trajectory_interval: Count = 10
     """Steps after which a running episode hands what it has to the store; a lost process leaves a row with them."""
     state_persistence_enabled: bool = True
-    """Whether those steps are handed over at all."""
+    """Whether a running episode is kept: its steps are handed over and snapshots of its container are taken."""
+    snapshot_interval: Count = 5
+    """Steps after which the files of a running episode's container are kept as an image of its engine."""
+    keep_snapshots: bool = False
+    """Whether snapshots stay on the engine; else an episode keeps its newest one, until its rollout has its row."""
     rollouts_per_actor: Count | None = None
     """Rollouts after which an actor's process is replaced; null: never, 1: a fresh process each time."""
     max_steps: Count = 100

@@ -15,7 +15,18 @@ from realwork.model.base import Model
 from realwork.model.context import drop_oldest, fit
 from realwork.plugins.hooks import Hooks, Verdict
 from realwork.tools import MAX_CALLS_PER_REPLY, parse_call
-from realwork.types import DoneAction, Message, Observation, Record, Reply, Step, TerminatedReason, ToolCall, Usage
+from realwork.types import (
+    DoneAction,
+    Message,
+    Observation,
+    Record,
+    Reply,
+    Snapshot,
+    Step,
+    TerminatedReason,
+    ToolCall,
+    Usage,
+)
 
 PATIENCE = 3
 _EMPTY = "Your reply was empty. Use a tool, or call mark_done when the task is finished."
@@ -55,6 +66,7 @@ class Episode:
         system: str,
         prompt: str,
         after_step: Callable[[], Awaitable[None]] = _nothing,
+        before_actions: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
         self.messages = [Message(role="system", content=system), Message(role="user", content=prompt)]
         self.steps: list[Step] = []
@@ -63,6 +75,7 @@ class Episode:
         self._hooks = hooks
         self._limits = limits
         self._after_step = after_step
+        self._before_actions = before_actions
         self._end = 0.0
         self._unusable_replies = 0
         self._tokens = 0
@@ -92,6 +105,10 @@ class Episode:
             if reason := await self._take(reply, asked_at, time.monotonic() - asked):
                 return reason
             await self._after_step()
+
+    def note_snapshot(self, index: int, snapshot: Snapshot) -> None:
+        """Record that `snapshot` was taken after step `index`."""
+        self.steps[index] = self.steps[index].model_copy(update={"state_snapshot": snapshot})
 
     def _limit_reached(self) -> TerminatedReason | None:
         if self._time_left() <= 0:
@@ -172,6 +189,8 @@ class Episode:
         observations: list[Observation] = []
         done = False
         verdicts = await self._review(calls[:MAX_CALLS_PER_REPLY])
+        if verdicts:
+            await self._before_actions()
         for position, call in enumerate(calls):
             refusal = self._refusal(position, done, len(verdicts))
             if refusal is not None:

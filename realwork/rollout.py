@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
+from functools import partial
 from typing import Protocol
 
 from realwork.config import EnvironmentConfig, RunConfig
@@ -20,7 +21,8 @@ from realwork.model.base import Model
 from realwork.plugins.hooks import Hooks, longest_hooks_s
 from realwork.record import AttemptRecord, RolloutSettings
 from realwork.sandbox.base import Sandbox
-from realwork.types import RolloutSpec, TerminatedReason, Trajectory
+from realwork.snapshots import Snapshots
+from realwork.types import RolloutSpec, Snapshot, TerminatedReason, Trajectory
 
 OVERTIME_S = 30.0
 OnSteps = Callable[[Trajectory], Awaitable[None]]
@@ -41,6 +43,9 @@ class Backends(Protocol):
 
     def open_model(self, spec: RolloutSpec) -> AbstractAsyncContextManager[Model]:
         """A conversation of its own for `spec`."""
+
+    async def forget_snapshots(self, spec: RolloutSpec) -> None:
+        """Remove what snapshots of the rollout there are here, whichever attempt took them; it never raises."""
 
 
 def longest_s(config: RunConfig, environment: EnvironmentConfig) -> float:
@@ -64,7 +69,7 @@ async def run_rollout(
 
     Args:
         queue_s: seconds that the rollout waited before it was started, for the row.
-        on_steps: called with the unfinished record every `save_trajectory_interval` steps.
+        on_steps: called with the unfinished record every `save_trajectory_interval` steps and after each snapshot.
     """
     record = AttemptRecord(spec, settings, queue_s=queue_s)
     with _recorded(record):
@@ -122,7 +127,8 @@ class _Attempt:
             self._record.seconds["boot_s"] = time.monotonic() - began
             async with self._backends.open_model(self._spec) as model:
                 self._record.model = model
-                reason = await self._play(environment, prepared, model)
+                async with self._snapshots(sandbox) as snapshots:
+                    reason = await self._play(environment, prepared, model, snapshots)
             await self._grade(environment, sandbox)
         self._record.end(reason)
 
@@ -145,7 +151,18 @@ class _Attempt:
         await prepared.prepare(network=self._config.network(environment))
         return prepared
 
-    async def _play(self, environment: EnvironmentConfig, prepared: Environment, model: Model) -> TerminatedReason:
+    def _snapshots(self, sandbox: Sandbox) -> Snapshots:
+        rollout = self._config.rollout_config
+        return Snapshots(
+            sandbox,
+            interval=rollout.snapshot_interval if rollout.state_persistence_enabled else None,
+            keep=rollout.keep_snapshots,
+            on_snapshot=self._note_snapshot,
+        )
+
+    async def _play(
+        self, environment: EnvironmentConfig, prepared: Environment, model: Model, snapshots: Snapshots
+    ) -> TerminatedReason:
         config = self._config
         limits = EpisodeLimits(
             duration_s=config.timeouts(environment).global_timeout,
@@ -162,7 +179,8 @@ class _Attempt:
             limits,
             system=config.template_prompt,
             prompt=environment.prompt,
-            after_step=self._hand_over,
+            after_step=partial(self._after_step, snapshots),
+            before_actions=snapshots.settled,
         )
         try:
             with self._timed("agent_s"):
@@ -171,11 +189,21 @@ class _Attempt:
         except TimeoutError as error:
             raise SandboxError(f"the episode did not end {OVERTIME_S:g} s after its time was over") from error
 
-    async def _hand_over(self) -> None:
-        """Give what there is to whoever keeps it, every few steps."""
+    async def _after_step(self, snapshots: Snapshots) -> None:
+        """Every few steps, begin a snapshot and give what there is to whoever keeps it."""
         rollout = self._config.rollout_config
-        steps = len(self._record.episode.steps) if self._record.episode else 0
-        if self._on_steps and rollout.state_persistence_enabled and steps % rollout.save_trajectory_interval == 0:
+        steps = self._record.episode.steps if self._record.episode else []
+        snapshots.after_step(steps)
+        if rollout.state_persistence_enabled and len(steps) % rollout.save_trajectory_interval == 0:
+            await self._hand_over()
+
+    async def _note_snapshot(self, index: int, snapshot: Snapshot) -> None:
+        if self._record.episode is not None:
+            self._record.episode.note_snapshot(index, snapshot)
+            await self._hand_over()
+
+    async def _hand_over(self) -> None:
+        if self._on_steps is not None:
             await self._on_steps(self._record.trajectory())
 
     async def _grade(self, environment: EnvironmentConfig, sandbox: Sandbox) -> None:

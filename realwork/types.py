@@ -151,6 +151,19 @@ class Observation(Record):
     decision: str = "allowed"
 
 
+class Snapshot(Record):
+    """The files of a sandbox at one moment, kept by the engine of one node; processes are no part of it.
+
+    Attributes:
+        id: what the sandbox is restored from.
+        size_bytes: what it holds beyond the image that the sandbox was made of.
+    """
+
+    id: str
+    taken_at: datetime
+    size_bytes: int
+
+
 class Step(Record):
     """One reply with the observations of its calls, in the order of the calls.
 
@@ -158,6 +171,7 @@ class Step(Record):
         message_index: where the reply stands in the trajectory's messages.
         env_s: seconds spent on the actions.
         error: why the reply could not be used as it was, or null.
+        state_snapshot: taken when the step had ended, null if none was.
     """
 
     index: int
@@ -170,6 +184,7 @@ class Step(Record):
     retries: int = 0
     error: str | None = None
     observations: tuple[Observation, ...] = ()
+    state_snapshot: Snapshot | None = None
 
 
 class TestResult(Record):

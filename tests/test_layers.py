@@ -21,7 +21,7 @@ ROWS = [
     ["plugins"],
     ["trajectories"],
     ["environment"],
-    ["grading"],
+    ["grading", "snapshots"],
     ["episode"],
     ["record"],
     ["rollout"],

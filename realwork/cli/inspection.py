@@ -10,7 +10,7 @@ from rich.text import Text
 from realwork.cli.console import number, results, seconds, table
 from realwork.errors import InputError
 from realwork.text import shorten
-from realwork.types import Message, Trajectory
+from realwork.types import Message, Snapshot, Trajectory
 
 Directory = Annotated[
     Path, typer.Argument(help="A run's directory, or one that holds several runs.", metavar="DIR", show_default=False)
@@ -58,6 +58,9 @@ def _render(trajectory: Trajectory) -> None:
     results.print(Rule(Text(trajectory.spec.trajectory_id)))
     for message in trajectory.messages:
         _render_message(message)
+    for step in trajectory.steps:
+        if step.state_snapshot is not None:
+            results.print(Text(_taken(step.index, step.state_snapshot)))
     results.print(Rule("tests"))
     for test in trajectory.test_results:
         results.print(Text(f"{test.status:8} exit {test.exit_code}  {seconds(test.duration_s):>8}  {test.command}"))
@@ -76,6 +79,10 @@ def _render_message(message: Message) -> None:
             Text(f"-> {call.function.name} {shorten(call.function.arguments, SHOWN_CHARACTERS)}", style="cyan")
         )
     results.print()
+
+
+def _taken(index: int, snapshot: Snapshot) -> str:
+    return f"snapshot after step {index}: {snapshot.id}, {snapshot.size_bytes} bytes, {snapshot.taken_at:%H:%M:%S} UTC"
 
 
 def _outcome(trajectory: Trajectory) -> str:

@@ -70,10 +70,11 @@ async def _base_image(engine: "Engine") -> tuple[bool, str]:
 
 def gc(
     everything: Annotated[
-        bool, typer.Option("--all", help="Also remove the containers of runs that still go on.")
+        bool,
+        typer.Option("--all", help="Also what belongs to runs that still go on, and kept snapshots."),
     ] = False,
 ) -> None:
-    """Remove containers of realwork whose run is gone. Containers of others are never touched."""
+    """Remove containers and snapshots of realwork whose run is gone. What belongs to others is never touched."""
     report = asyncio.run(_collect(everything))
     removed = report.removed
     if removed:  # what a killed run was just about to start

@@ -65,6 +65,8 @@ class RolloutActor:
         except asyncio.CancelledError:  # before it had begun
             trajectory = failed_rollout(spec, self._settings, Cancelled("the run was stopped"))
         summary: RolloutSummary = await answer(self._store.commit.remote(trajectory))
+        if spec.attempt or any(step.state_snapshot for step in trajectory.steps):
+            await self._backends.forget_snapshots(spec)
         return summary
 
     async def _hand_over(self, unfinished: Trajectory) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pydantic import Field
 
-from realwork.types import Record
+from realwork.types import Record, Snapshot
 
 
 class CommandResult(Record):
@@ -118,3 +118,13 @@ class Sandbox(Protocol):
 
     async def stop_processes(self) -> None:
         """Kill everything that runs inside, but the sandbox's own first process."""
+
+    async def snapshot(self, *, keep: bool = False) -> Snapshot | None:
+        """Every file as it is now, kept where another sandbox can be made of it; null where that is not possible.
+
+        What runs inside stands still meanwhile, and no other method may be called. One that is not to be kept is
+        removed in the end, even if nobody asks for it.
+        """
+
+    async def remove_snapshot(self, snapshot_id: str) -> None:
+        """Remove a snapshot of this sandbox. Not an error: that there is none."""

@@ -9,16 +9,17 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from realwork.errors import FileError, SandboxError, SandboxLost
-from realwork.sandbox import containers, scripts
+from realwork.sandbox import containers, scripts, snapshots
 from realwork.sandbox.base import CommandResult, FileContent, SandboxSpec
 from realwork.sandbox.channel import Channel
 from realwork.sandbox.engine import Engine, open_engine
 from realwork.sandbox.execs import Ended, Execs
 from realwork.sandbox.uncancelled import uncancelled
+from realwork.types import Snapshot
 
 FILE_S = 30.0
 STOP_S = 15.0
@@ -26,6 +27,8 @@ INLINE_BYTES = 25_000
 """More than that, written as text, may not fit into one argument."""
 NOT_STARTED_BY_AGENT = (b"no such file", b"permission denied", b"format error", b"too long", b"not found")
 """What the runtime says when `/bin/sh` has been removed or replaced inside."""
+SNAPSHOT_LIVES = 2.0
+"""Lives of its sandbox after which a snapshot is garbage: time for another attempt to begin with it."""
 SIGNS_OF_MEMORY = (b"MemoryError", b"Killed", b"annot allocate memory")
 
 
@@ -49,7 +52,7 @@ async def open_container(
             await uncancelled(container.create())
             await uncancelled(container.start())
             found = await container.inspect()
-            sandbox = DockerSandbox(engine, str(found["Id"]), str(found["Image"]), with_channel=with_channel)
+            sandbox = DockerSandbox(engine, str(found["Id"]), str(found["Image"]), spec, with_channel=with_channel)
             stack.callback(sandbox.close)
             yield sandbox
         finally:
@@ -59,13 +62,28 @@ async def open_container(
 class DockerSandbox:
     """An open container; see `realwork.sandbox.base.Sandbox`."""
 
-    def __init__(self, engine: Engine, container_id: str, image_id: str, *, with_channel: bool = True) -> None:
+    def __init__(
+        self, engine: Engine, container_id: str, image_id: str, spec: SandboxSpec, *, with_channel: bool = True
+    ) -> None:
         self._engine = engine
         self._container_id = container_id
         self._image_id = image_id
+        self._spec = spec
         self._execs = Execs(engine, container_id)
         self._channel = Channel(self._execs) if with_channel else None
         self._oom_kills = 0
+
+    @staticmethod
+    def restore(
+        spec: SandboxSpec, snapshot_id: str, *, engine: Engine | None = None
+    ) -> AbstractAsyncContextManager["DockerSandbox"]:
+        """A container like `open_container(spec)` that begins with the files of a snapshot.
+
+        Raises:
+            ImageError: the engine does not have the snapshot.
+            SandboxError: the engine does not answer, or refused.
+        """
+        return open_container(spec.model_copy(update={"image": snapshot_id}), engine=engine)
 
     @property
     def node_name(self) -> str:
@@ -151,6 +169,18 @@ class DockerSandbox:
                 return
             await asyncio.sleep(0.05)
         raise SandboxLost(f"Processes in the container survive their killing for {STOP_S:g} s")
+
+    async def snapshot(self, *, keep: bool = False) -> Snapshot | None:
+        return await snapshots.take(
+            self._engine,
+            self._container_id,
+            variables=tuple(self._spec.environment_variables),
+            lifetime_s=SNAPSHOT_LIVES * self._spec.deadline_s,
+            keep=keep,
+        )
+
+    async def remove_snapshot(self, snapshot_id: str) -> None:
+        await snapshots.remove(self._engine, snapshot_id)
 
     def close(self) -> None:
         """End the channel; the next command opens another one."""

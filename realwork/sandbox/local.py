@@ -23,6 +23,7 @@ from realwork.sandbox.base import CommandResult, FileContent, SandboxSpec
 from realwork.sandbox.folders import read_start, unpack, write_whole
 from realwork.sandbox.processes import LocalCommand, kill_marked
 from realwork.sandbox.uncancelled import uncancelled
+from realwork.types import Snapshot
 
 STOP_ROUNDS = 50
 WORK = "work"
@@ -124,6 +125,13 @@ class LocalSandbox:
                 return
             await asyncio.sleep(0.02)
         raise SandboxError("Processes of the local sandbox survive their killing")
+
+    async def snapshot(self, *, keep: bool = False) -> Snapshot | None:
+        """None: what a local sandbox does is not confined to its folder, so a copy of it would restore nothing."""
+        return None
+
+    async def remove_snapshot(self, snapshot_id: str) -> None:
+        """A local sandbox has no snapshots."""
 
     async def close(self) -> None:
         """Kill everything and delete the folder."""

@@ -4,10 +4,12 @@ import posixpath
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 from realwork.errors import FileError
 from realwork.sandbox.base import CommandResult, FileContent
 from realwork.sandbox.files import regular_files
+from realwork.types import Snapshot
 
 
 class MemorySandbox:
@@ -20,6 +22,7 @@ class MemorySandbox:
         network: what it was last changed to, null if never.
         archives: what was copied in, with its directory, in order.
         stops: how often the processes were stopped.
+        snapshots: the files of each snapshot by its id; one that was removed is not among them.
     """
 
     def __init__(self, answers: Mapping[str, CommandResult | Exception] | None = None) -> None:
@@ -30,6 +33,8 @@ class MemorySandbox:
         self.archives: list[tuple[str, bytes]] = []
         self.network: str | None = None
         self.stops = 0
+        self.snapshots: dict[str, dict[str, bytes]] = {}
+        self._taken = 0
 
     @property
     def node_name(self) -> str:
@@ -81,6 +86,16 @@ class MemorySandbox:
 
     async def stop_processes(self) -> None:
         self.stops += 1
+
+    async def snapshot(self, *, keep: bool = False) -> Snapshot | None:
+        self._taken += 1
+        snapshot_id = f"snapshot-{self._taken}"
+        self.snapshots[snapshot_id] = dict(self.files)
+        size = sum(len(content) for content in self.files.values())
+        return Snapshot(id=snapshot_id, taken_at=datetime.now(UTC), size_bytes=size)
+
+    async def remove_snapshot(self, snapshot_id: str) -> None:
+        self.snapshots.pop(snapshot_id, None)
 
     def _is_folder(self, path: str) -> bool:
         return path == "/" or any(path in _parents(name) for name in self.files)

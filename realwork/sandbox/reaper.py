@@ -1,14 +1,14 @@
 """Removes what its owner can no longer remove.
 
-Guarantees: only a container with our owner label is ever touched; one whose owner lives stays, unless its deadline is
-past or everything is asked for.
+Guarantees: only a container with our owner label or an image with our snapshot label is ever touched; one whose owner
+lives stays, unless its deadline is past or everything is asked for.
 """
 
 import logging
 from typing import Any
 
 from realwork.errors import SandboxError
-from realwork.sandbox import containers, labels
+from realwork.sandbox import containers, labels, snapshots
 from realwork.sandbox.engine import Engine
 from realwork.types import Record
 
@@ -16,16 +16,16 @@ log = logging.getLogger(__name__)
 
 
 class GarbageReport(Record):
-    """Names of containers of ours: which were removed, and which stay."""
+    """Names of containers and snapshots of ours: which were removed, and which stay because they may be needed."""
 
     removed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
 
 
 async def collect_garbage(engine: Engine, *, everything: bool = False, run_id: str | None = None) -> GarbageReport:
-    """Remove containers whose owner is dead or whose deadline is past; with `everything`, all of ours.
+    """Remove containers and snapshots whose owner is dead or whose deadline is past; with `everything`, all of ours.
 
-    With `run_id`, only containers of that run are looked at. One that cannot be removed is logged and counts as kept.
+    With `run_id`, only those of that run are looked at. What cannot be removed is logged and counts as kept.
 
     Raises:
         SandboxError: the engine does not answer.
@@ -40,7 +40,10 @@ async def collect_garbage(engine: Engine, *, everything: bool = False, run_id: s
         name = str((container.get("Names") or [container["Id"]])[0]).lstrip("/")
         gone = everything or labels.is_abandoned(container["Labels"])
         (removed if gone and await _removed(engine, container["Id"], name) else kept).append(name)
-    return GarbageReport(removed=tuple(removed), kept=tuple(kept))
+    images = await snapshots.remove_all(
+        engine, run_id=run_id, which=lambda found: everything or snapshots.is_abandoned(found)
+    )
+    return GarbageReport(removed=(*removed, *images[0]), kept=(*kept, *images[1]))
 
 
 async def _removed(engine: Engine, container_id: str, name: str) -> bool:

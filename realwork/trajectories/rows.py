@@ -18,6 +18,7 @@ from realwork.types import (
     Observation,
     Record,
     RolloutSpec,
+    Snapshot,
     Step,
     TestResult,
     Timing,
@@ -75,6 +76,7 @@ _OBSERVATION = {
     "duration_s": "call_duration_s",
     "decision": "decision",
 }
+_SNAPSHOT = {"id": "snapshot_id", "taken_at": "snapshot_taken_at", "size_bytes": "snapshot_bytes"}
 _NOT_RECORDED = ("parent_trajectory_id", "fork_step", "policy_version", "final_diff")
 _TOKEN_COLUMNS = ("prompt_prefix_len", "prompt_token_ids", "completion_token_ids", "completion_logprobs")
 _RETRYABLE = "retryable"
@@ -179,8 +181,10 @@ def _message(row: Mapping[str, Any]) -> Message:
 
 
 def _step_row(step: Step) -> Row:
+    snapshot = step.state_snapshot
     return {
         **_columns(step, _STEP),
+        "state_snapshot": _columns(snapshot, _SNAPSHOT) if snapshot else None,
         **_columns(step.usage, _USAGE),
         "tool_results": [_columns(observation, _OBSERVATION) for observation in step.observations],
         **dict.fromkeys(_TOKEN_COLUMNS),
@@ -188,10 +192,12 @@ def _step_row(step: Step) -> Row:
 
 
 def _step(row: Mapping[str, Any]) -> Step:
+    snapshot = row["state_snapshot"]
     return Step(
         **_fields(row, _STEP),
         usage=Usage(**_fields(row, _USAGE)),
         observations=tuple(Observation(**_fields(result, _OBSERVATION)) for result in row["tool_results"]),
+        state_snapshot=Snapshot(**_fields(snapshot, _SNAPSHOT)) if snapshot else None,
     )
 
 

@@ -102,6 +102,8 @@ _TOOL_RESULT = {
     "decision": pa.string(),
 }
 
+_SNAPSHOT = _fields(snapshot_id=pa.string(), snapshot_taken_at=_TIME, snapshot_bytes=pa.int64())
+
 _STEPS = _fields(
     steps=_records(
         step_index=pa.int32(),
@@ -116,6 +118,7 @@ _STEPS = _fields(
         env_s=pa.float64(),
         retries=pa.int32(),
         step_error=pa.string(),
+        state_snapshot=pa.struct(_SNAPSHOT),
         tool_results=_records(**_TOOL_RESULT),
         prompt_prefix_len=pa.int32(),
         prompt_token_ids=_numbers(pa.int32()),

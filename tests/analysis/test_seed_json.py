@@ -6,7 +6,7 @@ import pytest
 
 from realwork.analysis.export.seed_json import export_json
 from realwork.errors import InputError
-from realwork.types import FunctionCall, Message, Observation, Step, ToolCall, Usage
+from realwork.types import FunctionCall, Message, Observation, Snapshot, Step, ToolCall, Usage
 
 from .records import BEGAN, failed, graded, make_run
 
@@ -90,7 +90,17 @@ def test_there_is_one_step_for_each_tool_call_in_order(tmp_path):
         "duration": 1.0,
         "timestamp": "2026-01-02T03:04:09+00:00",
     }
-    assert (entry["steps"][2]["result"]["success"], entry["steps"][2]["state_snapshot"]) == (False, None)
+    assert entry["steps"][2]["result"]["success"] is False
+
+
+def test_a_snapshot_stands_with_the_last_call_of_its_step(tmp_path):
+    snapshot = Snapshot(id="sha256:1", taken_at=BEGAN, size_bytes=4096)
+    record = worked()
+    steps = (record.steps[0].model_copy(update={"state_snapshot": snapshot}), *record.steps[1:])
+    (entry,), _ = export(tmp_path, [record.model_copy(update={"steps": steps})])
+    assert [step["state_snapshot"] for step in entry["steps"]] == [None] * 4 + [
+        {"id": "sha256:1", "taken_at": "2026-01-02T03:04:05Z", "size_bytes": 4096}
+    ]
 
 
 def test_the_result_says_what_the_tests_said_and_what_was_used(tmp_path):

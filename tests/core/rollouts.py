@@ -55,8 +55,8 @@ class ListedModel(ScriptedModel):
 class MemoryBackends:
     """One memory sandbox and one model, for one rollout."""
 
-    def __init__(self, model, answers=None, *, opening=None):
-        self.sandbox = MemorySandbox(answers)
+    def __init__(self, model, answers=None, *, opening=None, sandbox=MemorySandbox):
+        self.sandbox = sandbox(answers)
         self.model = model
         self.opening = opening
         self.closed = False
@@ -94,10 +94,10 @@ def settings(*, unit_tests=("check",), folders=(), environment=None, **sections)
     return RolloutSettings(config=config, folders={"e": packed})
 
 
-def play(replies, answers=None, *, model=None, hooks=None, opening=None, on_steps=None, **given):
+def play(replies, answers=None, *, model=None, hooks=None, opening=None, on_steps=None, sandbox=MemorySandbox, **given):
     """The trajectory of one rollout, and the backends it was played with."""
     model = model or ScriptedModel("scripted", tuple(replies), "e")
-    backends = MemoryBackends(model, {"check": OK} | (answers or {}), opening=opening)
+    backends = MemoryBackends(model, {"check": OK} | (answers or {}), opening=opening, sandbox=sandbox)
     shared = settings(**given)
     trajectory = asyncio.run(run_rollout(SPEC, shared, backends, hooks or NoHooks(), on_steps=on_steps))
     return trajectory, backends

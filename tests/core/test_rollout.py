@@ -255,7 +255,7 @@ def test_unfinished_records_are_handed_over_every_few_steps():
     async def keep(unfinished):
         handed.append(len(unfinished.steps))
 
-    play([run("ls")] * 7, LS, on_steps=keep, rollout_config={"save_trajectory_interval": 3})
+    play([run("ls")] * 7, LS, on_steps=keep, rollout_config={"save_trajectory_interval": 3, "snapshot_interval": 8})
     assert handed == [3, 6]
 
 

@@ -8,6 +8,7 @@ from realwork.types import (
     NamedReward,
     Observation,
     RolloutSpec,
+    Snapshot,
     Step,
     TestResult,
     Timing,
@@ -109,6 +110,7 @@ def rich(sample=0, *, output="5 passed\n", **more):
             env_s=1.75,
             retries=1,
             observations=answers,
+            state_snapshot=Snapshot(id="sha256:2", taken_at=BEGAN + timedelta(seconds=4), size_bytes=1 << 40),
         ),
         Step(index=1, message_index=5, started_at=BEGAN + timedelta(seconds=5), finish_reason="stop", error="cut off"),
     )

@@ -23,6 +23,7 @@ from realwork.types import (
     InvalidAction,
     Observation,
     ReadAction,
+    Snapshot,
     Step,
     TestResult,
     ToolCall,
@@ -118,9 +119,14 @@ def _steps(trajectory: Trajectory) -> Iterator[Json]:
                 "timestamp": began.isoformat(),
                 "action": _action(call),
                 "result": _result(observation, ended),
-                "state_snapshot": None,
+                "state_snapshot": _snapshot(step.state_snapshot) if call is calls[-1] else None,
             }
             began = ended
+
+
+def _snapshot(snapshot: Snapshot | None) -> Json | None:
+    """What was kept when the last call of a step had been carried out."""
+    return None if snapshot is None else snapshot.model_dump(mode="json")
 
 
 def _action(call: ToolCall) -> Json:
