@@ -27,6 +27,8 @@ INLINE_BYTES = 25_000
 """More than that, written as text, may not fit into one argument."""
 NOT_STARTED_BY_AGENT = (b"no such file", b"permission denied", b"format error", b"too long", b"not found")
 """What the runtime says when `/bin/sh` has been removed or replaced inside."""
+STARVED_BY_AGENT = (b"init-p", b"final child", b"temporarily unavailable", b"cannot allocate memory", b"out of memory")
+"""What it says when what runs inside has used up the processes or the memory of the container."""
 SNAPSHOT_LIVES = 2.0
 """Lives of its sandbox after which a snapshot is garbage: time for another attempt to begin with it."""
 SIGNS_OF_MEMORY = (b"MemoryError", b"Killed", b"annot allocate memory")
@@ -109,7 +111,7 @@ class DockerSandbox:
             ended = await self._execs.command(argv, timeout_s=timeout_s, limit_bytes=limit_bytes)
         stdout, stderr = ended.stdout, ended.stderr
         if not ended.started:
-            _check_fault_inside(ended)
+            _check_fault_inside(ended, NOT_STARTED_BY_AGENT if apart else NOT_STARTED_BY_AGENT + STARVED_BY_AGENT)
             stdout, stderr = stderr, stdout
         error = stderr.content()
         return CommandResult(
@@ -225,8 +227,8 @@ class DockerSandbox:
         return grown or (ended.exit_code != 0 and b"MemoryError" in stderr)
 
 
-def _check_fault_inside(ended: Ended) -> None:
+def _check_fault_inside(ended: Ended, signs: tuple[bytes, ...]) -> None:
     """Let pass a command that could not start because of what happened inside, as a shell would say it."""
     said = (ended.stdout.content() + ended.stderr.content()).lower()
-    if ended.exit_code not in (126, 127) or not any(sign in said for sign in NOT_STARTED_BY_AGENT):
+    if ended.exit_code not in (126, 127) or not any(sign in said for sign in signs):
         raise SandboxError(f"The command could not be started: {said.decode(errors='replace').strip()}")

@@ -33,6 +33,12 @@ async def run(sandbox: Sandbox, command: str, *, timeout_s: float = 20.0, **opti
     return await sandbox.execute(command, **({"timeout_s": timeout_s, "working_directory": WORK} | options))
 
 
+async def shell_of(sandbox: Sandbox) -> int:
+    """The process id inside of the channel's shell, 0 when a command is an exec of its own."""
+    result = await run(sandbox, "read -r _ _ _ parent _ </proc/$$/stat; echo $parent")
+    return int(result.stdout)
+
+
 def unique_number() -> int:
     """Seconds to sleep that no other process of this machine has in its command line."""
     return uuid.uuid4().int % 10**9

@@ -1,65 +1,26 @@
-"""The channel under every shell that an image may have as its `/bin/sh`."""
+"""The channel under every shell that an image may have as its `/bin/sh`, and an image too bare for it."""
 
-import io
-import shutil
-import tarfile
-import uuid
-from pathlib import Path
+import time
 
 import pytest
 
+from realwork.errors import FileError
 from realwork.sandbox.docker import open_container
-from realwork.sandbox.engine import connect
 
-from .helpers import IMAGE, WORK, run, use
-
-
-def bash_image(client, name):
-    made = client.create_container(IMAGE, ["ln", "-sf", "bash", "/bin/sh"])
-    try:
-        client.start(made["Id"])
-        client.wait(made["Id"])
-        client.commit(made["Id"], name)
-    finally:
-        client.remove_container(made["Id"], force=True)
+from .helpers import WORK, run, shell_of, use
 
 
-def busybox_image(client, name):
-    found = shutil.which("busybox")
-    if found is None or b"ld-" in Path(found).read_bytes()[:1024]:
-        pytest.skip("there is no static busybox on this machine (Debian: busybox-static)")
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        tar.add(found, "bin/busybox")
-        for applet in ("sh", "mkdir", "cat", "head", "stat", "rm", "sleep"):
-            link = tarfile.TarInfo(f"bin/{applet}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            tar.addfile(link)
-    client.import_image_from_data(archive.getvalue(), repository=name)
-
-
-@pytest.fixture(scope="module", params=["dash", "bash", "busybox"])
-def image(request, docker_image):
-    if request.param == "dash":
-        yield docker_image
-        return
-    client = connect()
-    name = f"realwork-test-{uuid.uuid4().hex[:12]}"
-    try:
-        (bash_image if request.param == "bash" else busybox_image)(client, name)
-        yield name
-        client.remove_image(name)
-    finally:
-        client.close()
+@pytest.fixture(params=["docker_image", "bash", "busybox"])
+def image(request):
+    return request.getfixturevalue(request.param)
 
 
 def test_every_shell_keeps_the_contract(image):
     content = bytes(range(256)) * 20
 
     async def scenario(sandbox):
-        await run(sandbox, "true")
-        shell = sandbox._channel._shell
-        assert shell is not None
+        shell = await shell_of(sandbox)
+        assert shell != 0
         out = await run(sandbox, "printf 'a\\000b'; printf 'e\\000f' >&2; cat; exit 3")
         killed = await run(sandbox, "kill -9 $$")
         held = await run(sandbox, "sleep 0.4 && echo late & echo now")
@@ -69,7 +30,7 @@ def test_every_shell_keeps_the_contract(image):
         await sandbox.write_file(f"{WORK}/a 'b/-c\n", content)
         found = await sandbox.read_file(f"{WORK}/a 'b/-c\n")
         answers = [await run(sandbox, "kill -USR1 $PPID; echo ${X-unset}") for _ in range(2)]
-        assert sandbox._channel._damages == 0
+        assert await shell_of(sandbox) != 0
         return out, killed, held, mine, cut, nowhere, found, answers
 
     out, killed, held, mine, cut, nowhere, found, answers = use(open_container, scenario, image=image)
@@ -80,3 +41,28 @@ def test_every_shell_keeps_the_contract(image):
     assert (nowhere.exit_code, nowhere.stdout, b"nope" in nowhere.stderr) == (nowhere.exit_code or 1, b"", True)
     assert found.content == content
     assert [answer.stdout for answer in answers] == [b"unset\n"] * 2
+
+
+def test_an_image_with_a_bare_shell_runs_commands_as_execs_and_says_what_it_lacks(bare):
+    async def scenario(sandbox):
+        out = await run(sandbox, "printf 'a\\000b'; printf 'e\\000f' >&2; read x; exit 3")
+        held = await run(sandbox, "sleep 300 & echo now")
+        much = await run(sandbox, "while :; do echo yyyyyyyyyyyyyyy; done", timeout_s=1, limit_bytes=1000)
+        cut = await run(sandbox, "trap '' TERM; (sleep 50 & sleep 50); echo never", timeout_s=0.5)
+        found = await run(sandbox, "for entry in /proc/[0-9]*/stat; do read -r _ name _ <$entry; echo $name; done")
+        await sandbox.write_file(f"{WORK}/it's", b"\0\xff")
+        with pytest.raises(FileError, match=r"stat.*not found"):
+            await sandbox.read_file(f"{WORK}/it's")
+        with pytest.raises(FileError, match=r"mkdir.*not found"):
+            await sandbox.write_file(f"{WORK}/deep/er", b"x")
+        await sandbox.stop_processes()
+        return out, held, much, cut, found
+
+    began = time.monotonic()
+    out, held, much, cut, found = use(open_container, scenario, image=bare)
+    assert time.monotonic() - began < 20
+    assert (out.exit_code, out.stdout, out.stderr) == (3, b"a\0b", b"e\0f")
+    assert held.stdout == b"now\n"
+    assert (much.timed_out, much.stdout_bytes > 10_000, b"bytes omitted" in much.stdout) == (True, True, True)
+    assert (cut.timed_out, cut.stdout) == (True, b"")
+    assert found.stdout.count(b"(sleep)") == 2
