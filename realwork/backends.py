@@ -8,15 +8,17 @@ import logging
 import platform
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from realwork.config import EnvironmentConfig
-from realwork.errors import SandboxError
+from realwork.environment import prepare
+from realwork.errors import ImageError, SandboxError
 from realwork.model.base import Model
 from realwork.model.scripted import ScriptedModel
 from realwork.record import RolloutSettings
-from realwork.rollout import Backends, longest_s
+from realwork.rollout import Backends, longest_s, preparation_s
 from realwork.sandbox import labels
 from realwork.sandbox.base import Sandbox, SandboxSpec
 from realwork.types import RolloutSpec
@@ -66,25 +68,68 @@ class _ModelBackend:
 
 
 class _DockerBackends(_ModelBackend):
-    """Containers of one engine."""
+    """Containers of one engine, each from an image in which its environment stands ready.
+
+    An image with volumes is the exception, as no commit contains what is in them: there every sandbox is prepared anew.
+    """
 
     def __init__(self, settings: RolloutSettings, engine: "Engine", with_channel: bool) -> None:
         super().__init__(settings)
         self._engine = engine
         self._with_channel = with_channel
 
-    async def ensure_image(self, environment: EnvironmentConfig) -> None:
-        """See `Backends.ensure_image`."""
-        from realwork.sandbox.image import ensure_image
+    async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig) -> bool:
+        """See `Backends.prepare`."""
+        return await self._image(spec, environment) is not None or not environment.init_commands
 
-        await ensure_image(self._engine, environment.docker_image)
-
-    def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AbstractAsyncContextManager[Sandbox]:
+    @asynccontextmanager
+    async def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AsyncIterator[Sandbox]:
         """See `Backends.open_sandbox`."""
+        async with AsyncExitStack() as stack:
+            try:
+                sandbox = await self._open(stack, spec, environment)
+            except ImageError:  # its image was removed a moment ago; if it is missing for good, that is said now
+                sandbox = await self._open(stack, spec, environment)
+            yield sandbox
+
+    async def _open(self, stack: AsyncExitStack, spec: RolloutSpec, environment: EnvironmentConfig) -> Sandbox:
         from realwork.sandbox.docker import open_container
 
-        wanted = _sandbox_spec(self._settings, spec, environment)
-        return open_container(wanted, engine=self._engine, with_channel=self._with_channel)
+        image, network = await self._image(spec, environment), self._settings.config.network(environment)
+        if image is not None:
+            ready = _sandbox_spec(self._settings, spec, environment, image=image, network=network)
+            return await stack.enter_async_context(open_container(ready, engine=self._engine, with_channel=self._with_channel))
+        first = environment.init_network if environment.init_commands else network
+        bare = _sandbox_spec(self._settings, spec, environment, network=first)
+        sandbox = await stack.enter_async_context(open_container(bare, engine=self._engine, with_channel=self._with_channel))
+        await _prepare(self._settings, spec, environment, sandbox)
+        if first != network:
+            await sandbox.set_network(network)
+        return sandbox
+
+    async def _image(self, spec: RolloutSpec, environment: EnvironmentConfig) -> str | None:
+        """The image in which `environment` stands ready; null if each sandbox has to be prepared."""
+        from realwork.sandbox.image import ensure_image
+        from realwork.sandbox.prepared import Recipe, ensure_prepared
+
+        base = await ensure_image(self._engine, environment.docker_image)
+        if not environment.needs_preparation:
+            return environment.docker_image
+        if base.has_volumes:
+            return None
+        recipe = Recipe(
+            base_id=base.image_id,
+            folders=tuple(folder.digest for folder in self._settings.folders.get(spec.environment_id, ())),
+            init_commands=tuple(environment.init_commands),
+            init_network=environment.init_network if environment.init_commands else "none",
+            environment_variables=environment.environment_variables,
+            working_directory=environment.working_directory,
+        )
+        build = _sandbox_spec(self._settings, spec, environment).model_copy(
+            update={"deadline_s": preparation_s(self._settings.config, environment)}
+        )
+        prepare = partial(_prepare, self._settings, spec, environment)
+        return await ensure_prepared(self._engine, recipe, build, prepare, environment_id=environment.id)
 
     async def forget_snapshots(self, spec: RolloutSpec) -> None:
         """See `Backends.forget_snapshots`; those that are to be kept stay."""
@@ -100,25 +145,43 @@ class _DockerBackends(_ModelBackend):
 class _LocalBackends(_ModelBackend):
     """Temporary folders of this machine, without isolation."""
 
-    async def ensure_image(self, environment: EnvironmentConfig) -> None:
-        """See `Backends.ensure_image`; there is no image."""
+    async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig) -> bool:
+        """See `Backends.prepare`; there is no image."""
+        return not environment.init_commands
 
-    def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AbstractAsyncContextManager[Sandbox]:
+    @asynccontextmanager
+    async def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AsyncIterator[Sandbox]:
         """See `Backends.open_sandbox`."""
         from realwork.sandbox.local import open_local
 
-        return open_local(_sandbox_spec(self._settings, spec, environment))
+        async with open_local(_sandbox_spec(self._settings, spec, environment)) as sandbox:
+            await _prepare(self._settings, spec, environment, sandbox)
+            yield sandbox
 
     async def forget_snapshots(self, spec: RolloutSpec) -> None:
         """See `Backends.forget_snapshots`; there are none."""
 
 
-def _sandbox_spec(settings: RolloutSettings, spec: RolloutSpec, environment: EnvironmentConfig) -> SandboxSpec:
+async def _prepare(
+    settings: RolloutSettings, spec: RolloutSpec, environment: EnvironmentConfig, sandbox: Sandbox
+) -> None:
+    timeout_s = settings.config.timeouts(environment).global_timeout
+    await prepare(sandbox, environment, settings.folders.get(spec.environment_id, ()), timeout_s)
+
+
+def _sandbox_spec(
+    settings: RolloutSettings,
+    spec: RolloutSpec,
+    environment: EnvironmentConfig,
+    *,
+    image: str | None = None,
+    network: str = "none",
+) -> SandboxSpec:
     config, limits = settings.config, settings.config.sandbox_config
     return SandboxSpec(
         name=f"realwork-{uuid.uuid4().hex}",
-        image=environment.docker_image,
-        network=environment.init_network if environment.init_commands else config.network(environment),
+        image=image or environment.docker_image,
+        network=network,
         working_directory=environment.working_directory,
         environment_variables=environment.environment_variables,
         labels={

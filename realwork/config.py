@@ -86,6 +86,11 @@ class EnvironmentConfig(Section):
     max_retries: CountOrZero = 3
     """New attempts of a rollout after a retryable failure."""
 
+    @property
+    def needs_preparation(self) -> bool:
+        """Whether something is copied in or run before the agent can begin."""
+        return bool(self.init_commands or self.copy_folders)
+
     def with_timeouts(self, common: TimeoutConfig) -> "EnvironmentConfig":
         """The same environment, the timeouts it leaves out taken from `common`."""
         if self.timeout_config is None:

@@ -1,13 +1,15 @@
-"""A task in an open sandbox: made ready once, then one action after the other.
+"""A task in an open sandbox: made ready, then one action after the other.
 
 Guarantees: whatever the agent asks for gets exactly one observation; only the sandbox itself can fail
 (`SandboxError`), never an action.
 """
 
+import hashlib
 import posixpath
 import shlex
 import time
 from collections.abc import Sequence
+from functools import cached_property
 
 from realwork.config import EnvironmentConfig, TimeoutConfig
 from realwork.errors import FileError, PrepareError
@@ -33,9 +35,36 @@ class PackedFolder(Record):
     name: str
     archive: bytes
 
+    @cached_property
+    def digest(self) -> str:
+        """What tells this folder's content from every other."""
+        return hashlib.sha256(self.archive).hexdigest()
+
+
+async def prepare(
+    sandbox: Sandbox, config: EnvironmentConfig, folders: Sequence[PackedFolder], timeout_s: float
+) -> None:
+    """Copy the folders in, then run the init commands of `config`, each within `timeout_s`.
+
+    Raises:
+        PrepareError: one of them failed; the message ends with the tail of a command's output.
+    """
+    for folder in folders:
+        try:
+            await sandbox.copy_in(config.working_directory, folder.archive)
+        except FileError as error:
+            raise PrepareError(f"{config.id}: the folder {folder.name!r} cannot be copied in: {error}") from error
+    for command in config.init_commands:
+        result = await sandbox.execute(command, timeout_s=timeout_s, working_directory=config.working_directory)
+        if result.exit_code != 0:
+            how = f"took more than {timeout_s:g} s" if result.timed_out else "failed"
+            code = "" if result.exit_code is None else f" with exit code {result.exit_code}"
+            said = tail(decode(result.stdout + b"\n" + result.stderr), 1500)
+            raise PrepareError(f"{config.id}: the init command {command!r} {how}{code}: {said}")
+
 
 class Environment:
-    """The environment of `config` in `sandbox`."""
+    """The environment of `config` in `sandbox`, in which it stands ready."""
 
     def __init__(
         self,
@@ -43,38 +72,13 @@ class Environment:
         config: EnvironmentConfig,
         timeouts: TimeoutConfig,
         *,
-        folders: Sequence[PackedFolder] = (),
         output_limit_bytes: int = 65536,
     ) -> None:
         self._sandbox = sandbox
         self._config = config
         self._timeouts = timeouts
-        self._folders = folders
         self._output_limit_bytes = output_limit_bytes
         self._background_commands = 0
-
-    async def prepare(self, *, network: str) -> None:
-        """Copy the folders in, run the init commands, then change to `network`.
-
-        Raises:
-            PrepareError: an init command failed; the message ends with the tail of its output.
-        """
-        for folder in self._folders:
-            await self._sandbox.copy_in(self._config.working_directory, folder.archive)
-        for command in self._config.init_commands:
-            await self._run_init(command)
-        if self._config.init_commands and network != self._config.init_network:
-            await self._sandbox.set_network(network)
-
-    async def _run_init(self, command: str) -> None:
-        result = await self._sandbox.execute(
-            command, timeout_s=self._timeouts.global_timeout, working_directory=self._config.working_directory
-        )
-        if result.exit_code != 0:
-            how = f"took more than {self._timeouts.global_timeout:g} s" if result.timed_out else "failed"
-            code = "" if result.exit_code is None else f" with exit code {result.exit_code}"
-            said = tail(decode(result.stdout + b"\n" + result.stderr), 1500)
-            raise PrepareError(f"{self._config.id}: the init command {command!r} {how}{code}: {said}")
 
     async def step(self, call: ToolCall, action: Action, *, time_left_s: float) -> Observation:
         """Carry out `action`, which `call` asked for, within `time_left_s` seconds."""

@@ -89,11 +89,13 @@ class AttemptRecord:
         place: `node_id` and `image_digest`, as soon as they are known.
     """
 
-    def __init__(self, spec: RolloutSpec, settings: RolloutSettings, *, queue_s: float = 0.0) -> None:
+    def __init__(
+        self, spec: RolloutSpec, settings: RolloutSettings, *, queue_s: float = 0.0, image_s: float = 0.0
+    ) -> None:
         self.environment: EnvironmentConfig = settings.config.environment(spec.environment_id)
         self.episode: Episode | None = None
         self.grade: Grade | None = None
-        self.seconds = {"queue_s": queue_s}
+        self.seconds = {"queue_s": queue_s, "image_s": image_s}
         self.model: Model | None = None
         self.place: dict[str, Any] = {}
         self._spec = spec

@@ -25,27 +25,41 @@ from realwork.snapshots import Snapshots
 from realwork.types import RolloutSpec, Snapshot, TerminatedReason, Trajectory
 
 OVERTIME_S = 30.0
+PREPARE_S = 600.0
+"""For copying folders in and committing an image, or waiting until somebody else has done so."""
 OnSteps = Callable[[Trajectory], Awaitable[None]]
 
 
 class Backends(Protocol):
     """Opens what a rollout needs."""
 
-    async def ensure_image(self, environment: EnvironmentConfig) -> None:
-        """Make sure that the image of `environment` is here.
+    async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig) -> bool:
+        """Do what can be done for all sandboxes of `environment` beforehand: its image is here, and prepared.
+
+        Whether nothing is left that could fail in each of them: an init command that runs there.
 
         Raises:
-            ImageError: it cannot be had.
+            ImageError: the image cannot be had.
+            PrepareError: an init command or a copied folder failed.
         """
 
     def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AbstractAsyncContextManager[Sandbox]:
-        """A sandbox of its own for `spec`, ready for commands."""
+        """A sandbox of its own for `spec` in which `environment` stands ready; as many as are opened.
+
+        Raises:
+            SandboxError: as `prepare`, which is not needed before; or there is no sandbox.
+        """
 
     def open_model(self, spec: RolloutSpec) -> AbstractAsyncContextManager[Model]:
         """A conversation of its own for `spec`."""
 
     async def forget_snapshots(self, spec: RolloutSpec) -> None:
         """Remove what snapshots of the rollout there are here, whichever attempt took them; it never raises."""
+
+
+def preparation_s(config: RunConfig, environment: EnvironmentConfig) -> float:
+    """Seconds after which the image of `environment` is prepared or cannot be."""
+    return config.timeouts(environment).global_timeout * len(environment.init_commands) + PREPARE_S
 
 
 def longest_s(config: RunConfig, environment: EnvironmentConfig) -> float:
@@ -63,15 +77,17 @@ async def run_rollout(
     hooks: Hooks,
     *,
     queue_s: float = 0.0,
+    image_s: float = 0.0,
     on_steps: OnSteps | None = None,
 ) -> Trajectory:
     """Play `spec` and grade it; whatever fails stands in the trajectory, nothing is raised.
 
     Args:
         queue_s: seconds that the rollout waited before it was started, for the row.
+        image_s: seconds that its image has taken already, for the row.
         on_steps: called with the unfinished record every `save_trajectory_interval` steps and after each snapshot.
     """
-    record = AttemptRecord(spec, settings, queue_s=queue_s)
+    record = AttemptRecord(spec, settings, queue_s=queue_s, image_s=image_s)
     with _recorded(record):
         await _Attempt(spec, settings, backends, hooks, record, on_steps).run()
     with _recorded(record):
@@ -119,16 +135,15 @@ class _Attempt:
         """
         environment = self._record.environment = await self._hooks.modify(self._record.environment)
         with self._timed("image_s"):
-            await self._backends.ensure_image(environment)
+            await self._backends.prepare(self._spec, environment)
         began = time.monotonic()
         async with self._backends.open_sandbox(self._spec, environment) as sandbox:
             self._record.place |= {"image_digest": sandbox.image_digest, "node_id": sandbox.node_name}
-            prepared = await self._prepare(environment, sandbox)
             self._record.seconds["boot_s"] = time.monotonic() - began
             async with self._backends.open_model(self._spec) as model:
                 self._record.model = model
                 async with self._snapshots(sandbox) as snapshots:
-                    reason = await self._play(environment, prepared, model, snapshots)
+                    reason = await self._play(environment, sandbox, model, snapshots)
             await self._grade(environment, sandbox)
         self._record.end(reason)
 
@@ -138,18 +153,7 @@ class _Attempt:
         try:
             yield
         finally:
-            self._record.seconds[field] = time.monotonic() - began
-
-    async def _prepare(self, environment: EnvironmentConfig, sandbox: Sandbox) -> Environment:
-        prepared = Environment(
-            sandbox,
-            environment,
-            self._config.timeouts(environment),
-            folders=self._folders,
-            output_limit_bytes=self._config.sandbox_config.output_limit_bytes,
-        )
-        await prepared.prepare(network=self._config.network(environment))
-        return prepared
+            self._record.seconds[field] = self._record.seconds.get(field, 0.0) + time.monotonic() - began
 
     def _snapshots(self, sandbox: Sandbox) -> Snapshots:
         rollout = self._config.rollout_config
@@ -160,8 +164,12 @@ class _Attempt:
             on_snapshot=self._note_snapshot,
         )
 
+    def _ready(self, environment: EnvironmentConfig, sandbox: Sandbox) -> Environment:
+        limit_bytes = self._config.sandbox_config.output_limit_bytes
+        return Environment(sandbox, environment, self._config.timeouts(environment), output_limit_bytes=limit_bytes)
+
     async def _play(
-        self, environment: EnvironmentConfig, prepared: Environment, model: Model, snapshots: Snapshots
+        self, environment: EnvironmentConfig, sandbox: Sandbox, model: Model, snapshots: Snapshots
     ) -> TerminatedReason:
         config = self._config
         limits = EpisodeLimits(
@@ -174,7 +182,7 @@ class _Attempt:
         )
         episode = self._record.episode = Episode(
             model,
-            prepared,
+            self._ready(environment, sandbox),
             self._hooks,
             limits,
             system=config.template_prompt,

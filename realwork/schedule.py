@@ -1,14 +1,15 @@
 """Which rollout is next, whether a failed one gets a new attempt, and when an environment is finished.
 
 Pure: no clock, no Ray, no disk. Guarantees: a rollout has at most one attempt in flight and at most `max_retries` + 1
-of them in all; a rollout that has been graded is never played again.
+of them in all; a rollout that has been graded is never played again; an environment that is not prepared yet has one
+rollout in flight, so that what fails it fails once.
 """
 
 import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from realwork.config import EpisodeControlConfig, RunConfig
+from realwork.config import EnvironmentConfig, EpisodeControlConfig, RunConfig
 from realwork.types import Record, RolloutSpec, RolloutSummary
 
 MIN_GRADED_FOR_RATE = 3
@@ -36,10 +37,11 @@ class EnvironmentProgress(Record):
 class _Plan:
     """The rollouts of one environment."""
 
-    def __init__(self, environment_id: str, max_retries: int, control: EpisodeControlConfig) -> None:
-        self.environment_id = environment_id
+    def __init__(self, environment: EnvironmentConfig, control: EpisodeControlConfig) -> None:
+        self.environment_id = environment.id
         self.control = control
-        self.max_retries = max_retries
+        self.max_retries = environment.max_retries
+        self.is_prepared = not environment.needs_preparation
         self.planned = control.episodes_per_environment
         self.waiting: deque[tuple[int, int]] = deque((sample, 0) for sample in range(self.planned))
         self.first_attempts: dict[int, int] = {}
@@ -48,7 +50,7 @@ class _Plan:
 
     def take(self) -> tuple[int, int] | None:
         """The next sample and attempt, null when there is none to start now."""
-        if not self.waiting:
+        if not self.waiting or (self.in_flight and not self.is_prepared):
             return None
         self.in_flight += 1
         return self.waiting.popleft()
@@ -117,8 +119,7 @@ class Schedule:
         """Plan every rollout of `config` but those that are graded in `already`, the attempts of an earlier start."""
         self._run_id = run_id
         self._plans = {
-            environment.id: _Plan(environment.id, environment.max_retries, config.episode_control_config)
-            for environment in config.environments
+            environment.id: _Plan(environment, config.episode_control_config) for environment in config.environments
         }
         self._resume(list(already))
 
@@ -154,6 +155,14 @@ class Schedule:
         plan = self._plans[summary.spec.environment_id]
         plan.in_flight -= 1
         plan.record(summary)
+
+    def is_prepared(self, environment_id: str) -> bool:
+        """Whether nothing is left to prepare for all rollouts of the environment."""
+        return self._plans[environment_id].is_prepared
+
+    def prepared(self, environment_id: str) -> None:
+        """Take note that the environment is prepared: its rollouts may start side by side."""
+        self._plans[environment_id].is_prepared = True
 
     def stop_environment(self, environment_id: str) -> None:
         """Start no further rollout of the environment; those that wait are skipped."""

@@ -29,6 +29,7 @@ class Progress:
         self._ended = threading.Event()
         self._lines = threading.Thread(target=self._print_lines, daemon=True)
         self._in_flight: set[str] = set()
+        self._failed_environments: set[str] = set()
         self._causes: Counter[str] = Counter()
         self._environments: dict[str, EnvironmentProgress] = {}
         self._live = None if quiet or not errors.is_terminal else Live(console=errors, get_renderable=self._table)
@@ -68,8 +69,17 @@ class Progress:
         self._tokens += summary.prompt_tokens + summary.completion_tokens
         if summary.failure_cause is not None:
             self._causes[summary.failure_cause] += 1
+            self._tell_of_failure(summary)
+
+    def _tell_of_failure(self, summary: RolloutSummary) -> None:
+        """Say why; what fails a whole environment is said once."""
+        environment_id = summary.spec.environment_id
+        if not summary.fails_environment:
             if summary.failure_cause != "cancelled":
                 self.note(f"{summary.spec.trajectory_id} failed ({summary.failure_cause}): {summary.error_message}")
+        elif environment_id not in self._failed_environments:
+            self._failed_environments.add(environment_id)
+            self.note(f"No rollout of {environment_id} can be played: {summary.error_message}")
 
     def doing(self, message: str) -> None:
         """See `Observer.doing`."""

@@ -27,6 +27,8 @@ from realwork.types import Record, RolloutSpec, RolloutSummary
 
 STOP_GRACE_S = 15.0
 LONGEST_PAUSE_S = 30.0
+SAY_AFTER_S = 3.0
+"""What takes longer is worth a line."""
 HIGH_USAGE_TOKENS = 100_000
 
 
@@ -158,13 +160,16 @@ class Driver:
     async def _keep_busy(self, slot: Slot) -> None:
         """Play one rollout after the other in `slot`, until there are no more."""
         self._slots_in_use.add(slot)
+        slot.begin()
         try:
             while (spec := await self._next()) is not None:
                 await self._pause_before(spec)
                 self._observer.rollout_started(spec)
                 factor = self._timeout_multipliers.get(spec.environment_id, 1.0)
                 queue_s = time.monotonic() - self._began
-                summary = await slot.play(spec, queue_s=queue_s, timeout_multiplier=factor)
+                summary = await self._prepare(slot, spec, factor)
+                if summary is None:
+                    summary = await slot.play(spec, queue_s=queue_s, timeout_multiplier=factor)
                 await self._record(summary, await self._decide(summary))
         except (RayError, RealworkError, TimeoutError) as error:
             await self._stop(f"no row can be written: {error}")
@@ -178,6 +183,25 @@ class Driver:
             pause_s = min(LONGEST_PAUSE_S, 2.0 ** (spec.attempt - 1))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause_s)
+
+    async def _prepare(self, slot: Slot, spec: RolloutSpec, factor: float) -> RolloutSummary | None:
+        """Prepare the environment of `spec`, if that is to do; null, or how `spec` ended because that failed."""
+        environment_id = spec.environment_id
+        if self._schedule.is_prepared(environment_id):
+            return None
+        commands = len(self._settings.config.environment(environment_id).init_commands)
+        what = f"{commands} init command{'' if commands == 1 else 's'}" if commands else "copied folders"
+        message = f"Preparing environment {environment_id}: {what}"
+        saying = asyncio.get_running_loop().call_later(SAY_AFTER_S, self._observer.doing, message)
+        try:
+            summary = await slot.prepare(spec, timeout_multiplier=factor)
+        finally:
+            saying.cancel()
+        if summary is None:
+            async with self._changed:
+                self._schedule.prepared(environment_id)
+                self._changed.notify_all()
+        return summary
 
     async def _next(self) -> RolloutSpec | None:
         """The next rollout, as soon as there is one; null when there will be none."""

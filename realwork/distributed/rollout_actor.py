@@ -5,16 +5,21 @@ A trajectory goes from here to the store, which answers when it is durable; the 
 """
 
 import asyncio
+import time
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 from realwork.backends import open_backends
+from realwork.config import EnvironmentConfig
 from realwork.distributed.answers import answer
 from realwork.distributed.hooks import RayCalls, rollout_hooks
 from realwork.errors import Cancelled, RunAborted
 from realwork.record import RolloutSettings, failed_rollout
 from realwork.rollout import Backends, run_rollout
 from realwork.types import RolloutSpec, RolloutSummary, Trajectory
+
+T = TypeVar("T")
 
 
 class RolloutActor:
@@ -23,7 +28,8 @@ class RolloutActor:
     def __init__(self) -> None:
         self._settings: RolloutSettings | None = None
         self._store: Any = None
-        self._playing: asyncio.Task[Trajectory] | None = None
+        self._working: asyncio.Task[Any] | None = None
+        self._prepare_s: tuple[RolloutSpec, float] | None = None
         self._stopped = False
         self._opened = AsyncExitStack()
         self._backends: Backends
@@ -40,6 +46,27 @@ class RolloutActor:
         self._calls = RayCalls()
         self._backends = await self._opened.enter_async_context(open_backends(settings))
 
+    async def prepare(self, spec: RolloutSpec, timeout_multiplier: float) -> None:
+        """Prepare the environment of `spec` on this node; init commands that must run in every sandbox run in one here.
+
+        Raises:
+            EpisodeError: it cannot be; every rollout of the environment would fail in the same way.
+        """
+        if self._settings is None:
+            raise RunAborted("the actor was not set up")
+        began = time.monotonic()
+        config = self._settings.stretched(timeout_multiplier).config
+        try:
+            await self._cut_by_stop(self._prepare(spec, config.environment(spec.environment_id)))
+        except asyncio.CancelledError:
+            raise Cancelled("the run was stopped before the environment was prepared") from None
+        self._prepare_s = (spec, time.monotonic() - began)
+
+    async def _prepare(self, spec: RolloutSpec, environment: EnvironmentConfig) -> None:
+        if not await self._backends.prepare(spec, environment):
+            async with self._backends.open_sandbox(spec, environment):
+                pass
+
     async def run(self, spec: RolloutSpec, queue_s: float, timeout_multiplier: float) -> RolloutSummary:
         """Play `spec`, its timeouts multiplied, and answer when its trajectory is durable.
 
@@ -48,20 +75,18 @@ class RolloutActor:
         """
         if self._settings is None:
             raise RunAborted("the actor was not set up")
-        self._playing = asyncio.create_task(
-            run_rollout(
-                spec,
-                self._settings.stretched(timeout_multiplier),
-                self._backends,
-                rollout_hooks(self._settings.plugins, spec, self._calls),
-                queue_s=queue_s,
-                on_steps=self._hand_over,
-            )
+        prepared, image_s = self._prepare_s or (None, 0.0)
+        playing = run_rollout(
+            spec,
+            self._settings.stretched(timeout_multiplier),
+            self._backends,
+            rollout_hooks(self._settings.plugins, spec, self._calls),
+            queue_s=queue_s,
+            image_s=image_s if prepared == spec else 0.0,
+            on_steps=self._hand_over,
         )
-        if self._stopped:
-            self._playing.cancel()
         try:
-            trajectory = await self._playing
+            trajectory = await self._cut_by_stop(playing)
         except asyncio.CancelledError:  # before it had begun
             trajectory = failed_rollout(spec, self._settings, Cancelled("the run was stopped"))
         summary: RolloutSummary = await answer(self._store.commit.remote(trajectory))
@@ -72,8 +97,16 @@ class RolloutActor:
     async def _hand_over(self, unfinished: Trajectory) -> None:
         self._store.progress.remote(unfinished)
 
+    async def _cut_by_stop(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` returns; `stop` cancels it."""
+        task: asyncio.Task[T] = asyncio.create_task(work)
+        self._working = task
+        if self._stopped:
+            task.cancel()
+        return await task
+
     async def stop(self) -> None:
-        """Cut what is being played; its row says `cancelled`."""
+        """Cut what is being done; its row says `cancelled`."""
         self._stopped = True
-        if self._playing is not None:
-            self._playing.cancel()
+        if self._working is not None:
+            self._working.cancel()

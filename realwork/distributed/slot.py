@@ -1,6 +1,10 @@
-"""A place for one rollout at a time, on the driver's side."""
+"""A place for one rollout at a time, on the driver's side.
+
+Guarantees: whatever becomes of the actor, a rollout that was given to it ends with a row, within a bounded time.
+"""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import ray
@@ -9,9 +13,9 @@ from ray.exceptions import RayError
 from realwork.config import RunConfig
 from realwork.distributed.answers import answer
 from realwork.distributed.rollout_actor import RolloutActor
-from realwork.errors import EpisodeError, NodeError, RealworkError
+from realwork.errors import Cancelled, EpisodeError, ImageError, NodeError, PrepareError, RealworkError
 from realwork.record import RolloutSettings, failed_rollout
-from realwork.rollout import OVERTIME_S, longest_s
+from realwork.rollout import OVERTIME_S, PREPARE_S, longest_s, preparation_s
 from realwork.types import RolloutSpec, RolloutSummary
 
 ACTOR_MIB = 200
@@ -32,8 +36,30 @@ class Slot:
         self._shared = shared
         self._store = store
         self._actor: Any = None
+        self._set_up: Any = None
         self._played = 0
         self._is_stopping = False
+
+    def begin(self) -> None:
+        """Start the actor's process, which takes seconds, before there is something to play; waits for nothing."""
+        if self._actor is None:
+            self._played = 0
+            self._actor = ray.remote(RolloutActor).options(**self._options()).remote()
+            self._set_up = self._actor.setup.remote(self._shared, self._store)
+
+    async def prepare(self, spec: RolloutSpec, *, timeout_multiplier: float) -> RolloutSummary | None:
+        """Prepare the environment of `spec` on the actor's node; null, or how `spec` ended because that failed.
+
+        Raises:
+            As `play`.
+        """
+        config = self._settings.stretched(timeout_multiplier).config
+        bound_s = preparation_s(config, config.environment(spec.environment_id)) + OVERTIME_S
+        try:
+            await self._ask(bound_s, lambda actor: actor.prepare.remote(spec, timeout_multiplier))
+        except EpisodeError as error:
+            return await self._ended_by(spec, error)
+        return None
 
     async def play(self, spec: RolloutSpec, *, queue_s: float, timeout_multiplier: float) -> RolloutSummary:
         """The outcome of `spec`, played with its timeouts multiplied, which stands in the dataset.
@@ -44,36 +70,50 @@ class Slot:
             TimeoutError: the store does not answer.
         """
         config = self._settings.stretched(timeout_multiplier).config
-        bound_s = longest_s(config, config.environment(spec.environment_id)) + OVERTIME_S
+        bound_s = longest_s(config, config.environment(spec.environment_id)) + PREPARE_S + OVERTIME_S
         try:
-            async with asyncio.timeout(bound_s):
-                actor = await self._open()
-                summary: RolloutSummary = await answer(actor.run.remote(spec, queue_s, timeout_multiplier))
-        except TimeoutError:
-            return await self._lost(spec, NodeError(f"the rollout's process gave no answer for {bound_s:g} s"))
-        except RayError as error:
-            return await self._lost(spec, NodeError(f"the rollout's process is gone: {error}"))
+            summary: RolloutSummary = await self._ask(
+                bound_s, lambda actor: actor.run.remote(spec, queue_s, timeout_multiplier)
+            )
         except EpisodeError as error:
-            return await self._lost(spec, error)
-        except RealworkError as error:
-            return await self._lost(spec, NodeError(f"the rollout's row was refused: {error}"))
+            return await self._ended_by(spec, error)
         self._played += 1
         if self._played == config.rollout_config.rollouts_per_actor:
             self.kill()
         return summary
 
-    async def _open(self) -> Any:
-        if self._actor is None:
-            self._played = 0
-            self._actor = ray.remote(RolloutActor).options(**self._options()).remote()
-            await answer(self._actor.setup.remote(self._shared, self._store))
-        return self._actor
+    async def _ask(self, bound_s: float, call: Callable[[Any], Awaitable[Any]]) -> Any:
+        """What `call` of the actor returns within `bound_s`; an actor that failed itself is killed.
+
+        Raises:
+            EpisodeError: as the actor raised it, or `NodeError` if it did not answer.
+        """
+        try:
+            async with asyncio.timeout(bound_s):
+                self.begin()
+                actor = self._actor
+                await answer(self._set_up)
+                return await answer(call(actor))
+        except (PrepareError, ImageError, Cancelled):
+            raise
+        except EpisodeError:
+            self.kill()
+            raise
+        except TimeoutError as error:
+            self.kill()
+            raise NodeError(f"the rollout's process gave no answer for {bound_s:g} s") from error
+        except RayError as error:
+            self.kill()
+            raise NodeError(f"the rollout's process is gone: {error}") from error
+        except RealworkError as error:
+            self.kill()
+            raise NodeError(f"the rollout's row was refused: {error}") from error
 
     def _options(self) -> dict[str, Any]:
         return {"num_cpus": 0, "memory": rollout_memory_mib(self._settings.config) << 20, "max_restarts": 0}
 
-    async def _lost(self, spec: RolloutSpec, error: EpisodeError) -> RolloutSummary:
-        self.kill()
+    async def _ended_by(self, spec: RolloutSpec, error: EpisodeError) -> RolloutSummary:
+        """The row of a rollout that `error` ended before its actor could write one."""
         lost = failed_rollout(spec, self._settings, error)
         async with asyncio.timeout(STORE_WAIT_STOPPING_S if self._is_stopping else STORE_WAIT_S):
             summary: RolloutSummary = await answer(self._store.commit_lost.remote(lost))

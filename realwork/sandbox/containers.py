@@ -18,7 +18,7 @@ from requests.exceptions import RequestException
 from realwork.errors import ImageError, SandboxError, SandboxLost
 from realwork.sandbox import labels, scripts
 from realwork.sandbox.base import SandboxSpec
-from realwork.sandbox.engine import Engine, NoAnswer
+from realwork.sandbox.engine import Engine, NameInUse, NoAnswer
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +48,13 @@ class Container:
 
         Raises:
             ImageError: the image is missing.
-            SandboxError: the name belongs to somebody else, or the engine refused.
+            NameInUse: the name belongs to somebody else.
+            SandboxError: the engine refused.
         """
         try:
             await self._create()
-        except SandboxError as error:
-            if "already in use" not in str(error) or not await _evict(self._engine, self._spec.name):
+        except NameInUse:
+            if not await _evict(self._engine, self._spec.name):
                 raise
             await self._create()
 

@@ -8,7 +8,7 @@ every way out of the block, cancellation included. Everything inside runs as roo
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -62,16 +62,26 @@ async def open_container(
 
 
 class DockerSandbox:
-    """An open container; see `realwork.sandbox.base.Sandbox`."""
+    """An open container; see `realwork.sandbox.base.Sandbox`.
+
+    `environment_variables` are those of commands that the container itself does not have; the channel lacks them.
+    """
 
     def __init__(
-        self, engine: Engine, container_id: str, image_id: str, spec: SandboxSpec, *, with_channel: bool = True
+        self,
+        engine: Engine,
+        container_id: str,
+        image_id: str,
+        spec: SandboxSpec,
+        *,
+        with_channel: bool = True,
+        environment_variables: Mapping[str, str] | None = None,
     ) -> None:
         self._engine = engine
         self._container_id = container_id
         self._image_id = image_id
         self._spec = spec
-        self._execs = Execs(engine, container_id)
+        self._execs = Execs(engine, container_id, environment_variables)
         self._channel = Channel(self._execs) if with_channel else None
         self._oom_kills = 0
 

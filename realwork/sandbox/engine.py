@@ -39,8 +39,25 @@ class NoAnswer(SandboxError):
     """The engine did not answer: what was asked may or may not happen."""
 
 
+class NameInUse(SandboxError):
+    """There is a container of that name already."""
+
+
 class EngineClient(docker.APIClient):
-    """The SDK's client, with an exec stream that loses no bytes."""
+    """The SDK's client, with an exec stream that loses no bytes, and a commit that may take its time."""
+
+    def commit_container(
+        self, container_id: str, repository: str, tag: str, config: dict[str, Any], timeout_s: float
+    ) -> str:
+        """Make an image of a container; its id. What `config` leaves out is taken from the container."""
+        parameters = {"container": container_id, "repo": repository, "tag": tag}
+        response = self._post_json(  # type: ignore[attr-defined]
+            self._url("/commit"),  # type: ignore[attr-defined]
+            data=config,
+            params=parameters,
+            timeout=timeout_s,
+        )
+        return str(self._result(response, json=True)["Id"])  # type: ignore[attr-defined]
 
     def open_exec(self, exec_id: str) -> tuple[socket.socket, bytes]:
         """Start an exec; its connection, not blocking, and what of its output arrived along with the headers."""
@@ -89,6 +106,7 @@ class Engine:
 
         Raises:
             SandboxLost: the container of the request is gone, stopped or paused.
+            NameInUse: the name of the container to be created is taken.
             ImageError: the image of the request is missing.
             NoAnswer: the engine did not answer in time.
             SandboxError: the engine refused.
@@ -191,6 +209,8 @@ def _refusal(error: APIError) -> type[SandboxError]:
     said = str(error.explanation).lower()
     if isinstance(error, NotFound) and ("no such container" in said or "no such exec" in said):
         return SandboxLost
+    if error.status_code == 409 and "name" in said and "already in use" in said:
+        return NameInUse
     if error.status_code in (409, 500) and ("is not running" in said or "is paused" in said):
         return SandboxLost
     return SandboxError

@@ -7,7 +7,7 @@ every wait is bounded.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -54,11 +54,14 @@ class Ended:
 
 
 class Execs:
-    """Runs commands in one container, as root."""
+    """Runs commands in one container, as root; `environment_variables` are added to the container's."""
 
-    def __init__(self, engine: Engine, container_id: str) -> None:
+    def __init__(
+        self, engine: Engine, container_id: str, environment_variables: Mapping[str, str] | None = None
+    ) -> None:
         self._engine = engine
         self._container_id = container_id
+        self._environment_variables = dict(environment_variables or {})
 
     async def command(self, argv: Sequence[str], *, timeout_s: float, limit_bytes: int) -> Ended:
         """Run `argv`, which begins with `scripts.START`, until it exits or its session is ended at the deadline."""
@@ -95,7 +98,13 @@ class Execs:
     ) -> tuple[str, ExecStream]:
         client = self._engine.client
         created = await self._engine.call(
-            "preparing a command", client.exec_create, self._container_id, list(argv), stdin=stdin, user="0:0"
+            "preparing a command",
+            client.exec_create,
+            self._container_id,
+            list(argv),
+            stdin=stdin,
+            user="0:0",
+            environment=self._environment_variables,
         )
         exec_id = created["Id"]
         return exec_id, await self._engine.attach(exec_id, ExecStream(limit_bytes, announces_pid=announces_pid))

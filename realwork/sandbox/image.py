@@ -9,12 +9,14 @@ import threading
 import uuid
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from docker.errors import ImageNotFound, NotFound
 
 from realwork.errors import ImageError, SandboxError
 from realwork.sandbox import labels
 from realwork.sandbox.engine import Engine, EngineClient, NoAnswer
+from realwork.types import Record
 
 OWN_IMAGES = "realwork/base:"
 """Made on this machine, never pulled: in a public registry the name may be anybody's."""
@@ -23,8 +25,22 @@ PULL_S = 3600.0
 CHECK_S = 60.0
 
 
-async def ensure_image(engine: Engine, image: str, on_progress: Callable[[str], None] = lambda _line: None) -> str:
-    """The content id of `image`, which is pulled if the engine does not have it.
+class ImageFacts(Record):
+    """An image on the engine.
+
+    Attributes:
+        image_id: its content id.
+        has_volumes: whether parts of its containers' file systems are volumes, which no commit contains.
+    """
+
+    image_id: str
+    has_volumes: bool
+
+
+async def ensure_image(
+    engine: Engine, image: str, on_progress: Callable[[str], None] = lambda _line: None
+) -> ImageFacts:
+    """What there is to know of `image`, which is pulled if the engine does not have it.
 
     `on_progress` gets a line for each stage of each layer, in this event loop.
 
@@ -33,15 +49,15 @@ async def ensure_image(engine: Engine, image: str, on_progress: Callable[[str], 
         SandboxError: the engine does not answer.
     """
     async with engine.lock(image):
-        found = await _find(engine, image)
+        found = await inspect_image(engine, image)
         if found is None and image.startswith(OWN_IMAGES):
             raise ImageError(f"The engine does not have the image {image}: run cluster/setup.sh (or make setup)")
         if found is None:
             await _pull(engine, image, on_progress)
-            found = await _find(engine, image)
+            found = await inspect_image(engine, image)
     if found is None:
         raise ImageError(f"The image {image} was pulled, but the engine does not have it under this name")
-    return found
+    return ImageFacts(image_id=found["Id"], has_volumes=bool(found["Config"].get("Volumes")))
 
 
 async def check_shell(engine: Engine, image: str) -> None:
@@ -73,12 +89,13 @@ def _look_for_shell(client: EngineClient, image: str) -> None:
         client.remove_container(container_id, force=True, v=True)
 
 
-async def _find(engine: Engine, image: str) -> str | None:
+async def inspect_image(engine: Engine, image: str) -> dict[str, Any] | None:
+    """What the engine says of an image, null when it does not have it."""
     try:
-        found = await engine.call(f"looking for the image {image}", engine.client.inspect_image, image)
+        found: dict[str, Any] = await engine.call(f"looking for the image {image}", engine.client.inspect_image, image)
     except ImageError:
         return None
-    return str(found["Id"])
+    return found
 
 
 async def _pull(engine: Engine, image: str, on_progress: Callable[[str], None]) -> None:

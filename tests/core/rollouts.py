@@ -4,7 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 from realwork.config import RunConfig
-from realwork.environment import PackedFolder
+from realwork.environment import PackedFolder, prepare
 from realwork.model.scripted import ScriptedCall, ScriptedModel, ScriptedReply
 from realwork.plugins.hooks import NoHooks
 from realwork.record import RolloutSettings
@@ -61,14 +61,15 @@ class MemoryBackends:
         self.opening = opening
         self.closed = False
 
-    async def ensure_image(self, environment):
-        pass
+    async def prepare(self, spec, environment):
+        return not environment.init_commands
 
     @asynccontextmanager
     async def open_sandbox(self, spec, environment):
         if self.opening:
             raise self.opening
         try:
+            await prepare(self.sandbox, environment, (), 60.0)
             yield self.sandbox
         finally:
             self.closed = True

@@ -146,11 +146,6 @@ def test_a_failing_init_command_fails_the_environment_with_the_tail_of_its_outpu
     assert trajectory.terminated_reason == "environment_error"
 
 
-def test_init_commands_have_their_network_and_the_episode_has_its_own():
-    _, backends = play([], {"prepare": OK}, environment={"init_commands": ["prepare"]})
-    assert backends.sandbox.network == "none"
-
-
 def test_a_model_that_fails_is_no_reward():
     trajectory, _ = play([], model=ListedModel(ModelError("no connection")))
     assert (trajectory.failure_cause, trajectory.terminated_reason) == ("model", "llm_error")

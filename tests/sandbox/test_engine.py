@@ -98,7 +98,7 @@ def test_an_image_that_is_there_is_not_pulled(docker_image, client):
     async def scenario(engine):
         return await asyncio.gather(*(ensure_image(engine, docker_image, lines.append) for _ in range(3)))
 
-    assert set(with_engine(scenario)) == {client.inspect_image(docker_image)["Id"]}
+    assert {found.image_id for found in with_engine(scenario)} == {client.inspect_image(docker_image)["Id"]}
     assert lines == []
 
 
