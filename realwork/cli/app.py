@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from realwork import __version__
-from realwork.cli import inspection, machine, measure, runs
+from realwork.cli import images, inspection, machine, measure, runs
 from realwork.cli.console import errors
 from realwork.errors import InputError, RealworkError
 
@@ -29,6 +29,7 @@ app.command("stats")(inspection.stats)
 app.command("show")(inspection.show)
 app.command("doctor")(machine.doctor)
 app.command("gc")(machine.gc)
+app.command("images")(images.images)
 app.add_typer(measure.app, name="bench")
 
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,8 +28,6 @@ from realwork.types import Record, RolloutSpec, RolloutSummary
 
 STOP_GRACE_S = 15.0
 LONGEST_PAUSE_S = 30.0
-SAY_AFTER_S = 3.0
-"""What takes longer is worth a line."""
 HIGH_USAGE_TOKENS = 100_000
 
 
@@ -192,11 +191,8 @@ class Driver:
         commands = len(self._settings.config.environment(environment_id).init_commands)
         what = f"{commands} init command{'' if commands == 1 else 's'}" if commands else "copied folders"
         message = f"Preparing environment {environment_id}: {what}"
-        saying = asyncio.get_running_loop().call_later(SAY_AFTER_S, self._observer.doing, message)
-        try:
-            summary = await slot.prepare(spec, timeout_multiplier=factor)
-        finally:
-            saying.cancel()
+        on_long = partial(self._observer.doing, message)
+        summary = await slot.prepare(spec, timeout_multiplier=factor, on_long=on_long)
         if summary is None:
             async with self._changed:
                 self._schedule.prepared(environment_id)

@@ -19,6 +19,7 @@ from realwork.rollout import OVERTIME_S, PREPARE_S, longest_s, preparation_s
 from realwork.types import RolloutSpec, RolloutSummary
 
 ACTOR_MIB = 200
+LONG_S = 3.0
 STORE_WAIT_S = 120.0
 STORE_WAIT_STOPPING_S = 10.0
 
@@ -47,16 +48,25 @@ class Slot:
             self._actor = ray.remote(RolloutActor).options(**self._options()).remote()
             self._set_up = self._actor.setup.remote(self._shared, self._store)
 
-    async def prepare(self, spec: RolloutSpec, *, timeout_multiplier: float) -> RolloutSummary | None:
+    async def prepare(
+        self, spec: RolloutSpec, *, timeout_multiplier: float, on_long: Callable[[], None]
+    ) -> RolloutSummary | None:
         """Prepare the environment of `spec` on the actor's node; null, or how `spec` ended because that failed.
 
-        Raises:
-            As `play`.
+        `on_long` is called when that takes more than a moment. Raises as `play` does.
         """
         config = self._settings.stretched(timeout_multiplier).config
         bound_s = preparation_s(config, config.environment(spec.environment_id)) + OVERTIME_S
+
+        async def prepared(actor: Any) -> None:
+            late = asyncio.get_running_loop().call_later(LONG_S, on_long)
+            try:
+                await answer(actor.prepare.remote(spec, timeout_multiplier))
+            finally:
+                late.cancel()
+
         try:
-            await self._ask(bound_s, lambda actor: actor.prepare.remote(spec, timeout_multiplier))
+            await self._ask(bound_s, prepared)
         except EpisodeError as error:
             return await self._ended_by(spec, error)
         return None
@@ -73,7 +83,7 @@ class Slot:
         bound_s = longest_s(config, config.environment(spec.environment_id)) + PREPARE_S + OVERTIME_S
         try:
             summary: RolloutSummary = await self._ask(
-                bound_s, lambda actor: actor.run.remote(spec, queue_s, timeout_multiplier)
+                bound_s, lambda actor: answer(actor.run.remote(spec, queue_s, timeout_multiplier))
             )
         except EpisodeError as error:
             return await self._ended_by(spec, error)
@@ -82,8 +92,8 @@ class Slot:
             self.kill()
         return summary
 
-    async def _ask(self, bound_s: float, call: Callable[[Any], Awaitable[Any]]) -> Any:
-        """What `call` of the actor returns within `bound_s`; an actor that failed itself is killed.
+    async def _ask(self, bound_s: float, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        """What `work` with the actor returns within `bound_s`; an actor that failed itself is killed.
 
         Raises:
             EpisodeError: as the actor raised it, or `NodeError` if it did not answer.
@@ -93,7 +103,7 @@ class Slot:
                 self.begin()
                 actor = self._actor
                 await answer(self._set_up)
-                return await answer(call(actor))
+                return await work(actor)
         except (PrepareError, ImageError, Cancelled):
             raise
         except EpisodeError:

@@ -37,6 +37,8 @@ async def collect_garbage(engine: Engine, *, everything: bool = False, run_id: s
     removed: list[str] = []
     kept: list[str] = []
     for container in found:
+        if not container["Labels"][labels.OWNER]:  # somebody's own, made of an image that we made
+            continue
         name = str((container.get("Names") or [container["Id"]])[0]).lstrip("/")
         gone = everything or labels.is_abandoned(container["Labels"])
         (removed if gone and await _removed(engine, container["Id"], name) else kept).append(name)

@@ -5,7 +5,7 @@ from realwork.schedule import Schedule
 from realwork.types import RolloutSummary
 
 
-def config(environments=1, max_retries=3, **control):
+def config(environments=1, max_retries=3, init=(), **control):
     return RunConfig.model_validate(
         {
             "environments": [
@@ -15,6 +15,7 @@ def config(environments=1, max_retries=3, **control):
                     "prompt": "p",
                     "unit_tests": ["t"],
                     "max_retries": max_retries,
+                    "init_commands": ["make"] if number in init else [],
                 }
                 for number in range(environments)
             ],
@@ -125,3 +126,28 @@ def test_a_graded_attempt_counts_even_if_a_failed_one_came_later():
     resumed = Schedule(config(), "r", already=[ended(later), ended(spec, success=False)])
     assert resumed.next() is None
     assert resumed.finished
+
+
+def test_of_an_environment_that_is_not_prepared_one_rollout_starts_and_others_go_on():
+    schedule = Schedule(config(environments=2, max_episodes=2, init=[0]), "r")
+    first = schedule.next()
+    assert [schedule.next().environment_id for _ in range(2)] == ["e1", "e1"]
+    assert schedule.next() is None
+    assert not schedule.finished
+    schedule.prepared(first.environment_id)
+    assert (schedule.next().environment_id, schedule.next()) == ("e0", None)
+
+
+def test_what_fails_the_preparation_for_good_fails_it_once():
+    schedule = Schedule(config(max_episodes=5, init=[0]), "r")
+    assert len(play(schedule, lambda spec: ended(spec, fails_environment=True))) == 1
+    assert (schedule.progress()[0].failed, schedule.finished) == (5, True)
+
+
+def test_a_preparation_that_may_succeed_is_tried_again_by_one_rollout_at_a_time():
+    schedule = Schedule(config(max_episodes=3, init=[0]), "r")
+    schedule.record(ended(schedule.next(), retryable=True))
+    again = schedule.next()
+    assert (again.sample_index, again.attempt) == (0, 1)
+    assert schedule.next() is None
+    assert not schedule.is_prepared("e0")

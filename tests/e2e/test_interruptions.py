@@ -80,6 +80,26 @@ def test_ctrl_c_ends_within_30_s_with_finished_rows_kept_and_no_container_left(c
     assert {(row["status"], row["reward"], row["reward_valid"]) for row in cut} == {("cancelled", None, False)}
 
 
+def test_ctrl_c_in_a_long_init_ends_within_30_s_with_one_row_and_no_container(docker_image, tmp_path):
+    name = f"long-{uuid.uuid4().hex[:8]}"
+    file = run_file(
+        tmp_path,
+        environments=[environment(name, init_commands=["echo building; sleep 300"], init_network="none")],
+        episode_control_config={"max_episodes": 4},
+    )
+    with running("run", file, "--run-id", name, cwd=tmp_path) as process:
+        wait_until(lambda: own_containers(name) != [], seconds=60, what="the build begins")
+        time.sleep(1)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=40)
+    assert process.returncode == 130, said
+    assert time.monotonic() - began < 30
+    assert "Traceback" not in said
+    assert own_containers(name) == []
+    assert [(row["status"], row["reward"]) for row in rows(tmp_path / "out" / name)] == [("cancelled", None)]
+
+
 def test_a_second_ctrl_c_ends_at_once(cut_run):
     file, run_id = cut_run
     with running("run", file, "--run-id", run_id, cwd=file.parent) as process:

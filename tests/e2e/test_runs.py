@@ -1,9 +1,11 @@
 """Whole runs through the command line: real Ray, real containers, a real HTTP endpoint."""
 
 import json
+import uuid
 
 import pytest
 
+from realwork.sandbox.engine import connect
 from tests.e2e.command import environment, on_terminal, own_containers, plain, realwork, rows, run_file
 from tests.endpoint import DONE, Endpoint, Request, by_turn, error, reply, run
 
@@ -178,10 +180,60 @@ def test_a_failing_init_command_fails_its_environment_only(docker_image, tmp_pat
         )
         result = realwork("run", file, "--run-id", "init", cwd=tmp_path)
     assert result.returncode == 1
-    assert "no such package" in result.stderr
+    assert result.stderr.count("No rollout of bad can be played") == 1
+    assert result.stderr.count("exit code 7: no such package") == 1
+    assert "3 without a grade: sandbox" in result.stderr
     found = rows(tmp_path / "out" / "init")
     assert [row["success"] for row in found if row["environment_id"] == "good"] == [True] * 3
-    assert {row["terminated_reason"] for row in found if row["environment_id"] == "bad"} == {"environment_error"}
+    (failed,) = [row for row in found if row["environment_id"] == "bad"]
+    assert (failed["terminated_reason"], failed["reward"]) == ("environment_error", None)
+
+
+@pytest.mark.parametrize("sandbox", ["docker", "local"])
+def test_a_failing_init_command_is_one_row_also_with_the_local_sandbox(docker_image, tmp_path, sandbox):
+    file = run_file(
+        tmp_path,
+        environments=[environment("bad", init_commands=["echo no such package; exit 7"], init_network="none")],
+        episode_control_config={"max_episodes": 8},
+    )
+    result = realwork("run", file, "--run-id", "init", "--sandbox", sandbox, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.count("no such package") == 2  # in the command, and in what it said
+    assert len(rows(tmp_path / "out" / "init")) == 1
+
+
+def test_32_rollouts_pay_the_init_once_and_a_second_run_does_not(docker_image, tmp_path):
+    name = f"once-{uuid.uuid4().hex[:8]}"
+    made = f"sleep 4; echo {name}-$(date +%s%N) >made"
+    with Endpoint(by_turn(run("cat made"), DONE)) as endpoint:
+        file = run_file(
+            tmp_path,
+            endpoint.base_url,
+            environments=[environment(name, init_commands=[made], init_network="none", unit_tests=["test -f made"])],
+            rollout_config={"max_parallel_rollouts": 4},
+            episode_control_config={"max_episodes": 32},
+        )
+        first = realwork("run", file, "--run-id", "first", cwd=tmp_path)
+        second = realwork("run", file, "--run-id", "second", cwd=tmp_path)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert f"Preparing environment {name}: 1 init command" in first.stderr
+    assert "Preparing environment" not in second.stderr
+    found = rows(tmp_path / "out" / "first") + rows(tmp_path / "out" / "second")
+    assert len(found) == 64
+    assert len({row["messages"][3]["content"] for row in found}) == 1
+    assert len({row["image_digest"] for row in found}) == 1
+    assert sorted(row["timing"]["image_s"] > 4 for row in found) == [False] * 63 + [True]
+    listed = realwork("images", cwd=tmp_path)
+    assert name in listed.stdout
+    assert realwork("images", "--prune", "--unused-for", "999", cwd=tmp_path).stdout.startswith("0 removed")
+    assert name in realwork("images", cwd=tmp_path).stdout
+    remove_image(found[0]["image_digest"])
+
+
+def remove_image(image):
+    client = connect()
+    client.remove_image(image, force=True)
+    client.close()
 
 
 def test_a_run_with_the_local_sandbox_says_loudly_what_that_means(tmp_path):
