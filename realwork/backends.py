@@ -98,10 +98,14 @@ class _DockerBackends(_ModelBackend):
         image, network = await self._image(spec, environment), self._settings.config.network(environment)
         if image is not None:
             ready = _sandbox_spec(self._settings, spec, environment, image=image, network=network)
-            return await stack.enter_async_context(open_container(ready, engine=self._engine, with_channel=self._with_channel))
+            return await stack.enter_async_context(
+                open_container(ready, engine=self._engine, with_channel=self._with_channel)
+            )
         first = environment.init_network if environment.init_commands else network
         bare = _sandbox_spec(self._settings, spec, environment, network=first)
-        sandbox = await stack.enter_async_context(open_container(bare, engine=self._engine, with_channel=self._with_channel))
+        sandbox = await stack.enter_async_context(
+            open_container(bare, engine=self._engine, with_channel=self._with_channel)
+        )
         await _prepare(self._settings, spec, environment, sandbox)
         if first != network:
             await sandbox.set_network(network)

@@ -165,8 +165,8 @@ class _Given:
         self._backends = backends
         self._model = model
 
-    async def ensure_image(self, environment: EnvironmentConfig) -> None:
-        await self._backends.ensure_image(environment)
+    async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig) -> bool:
+        return await self._backends.prepare(spec, environment)
 
     def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AbstractAsyncContextManager[Sandbox]:
         return self._backends.open_sandbox(spec, environment)
