@@ -1,7 +1,8 @@
 """Folders of this machine as tar archives, made and read in memory.
 
-Guarantees: the same folder gives the same bytes, whoever owns it and whenever it was written; modes are kept, links
-stay links and are never followed; nothing here is extracted on the host.
+Guarantees: the same folder gives the same bytes, whoever owns it and whenever it was written; names, contents, modes,
+empty folders, symbolic and hard links are kept and nothing is left out, except owners, times and extended attributes;
+links are never followed; nothing here is extracted on the host.
 """
 
 import io
@@ -26,18 +27,24 @@ def pack_folder(path: Path, name: str) -> bytes:
     buffer = io.BytesIO()
     try:
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            _add(archive, path.resolve(), name)
+            _add(archive, path.resolve(), name, {})
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return buffer.getvalue()
 
 
-def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
+def _add(archive: tarfile.TarFile, path: Path, name: str, seen: dict[tuple[int, int], str]) -> None:
+    """Add what stands at `path`; `seen` has the first name of every file with several."""
     found = path.lstat()
     entry = tarfile.TarInfo(name)
     entry.mode = stat.S_IMODE(found.st_mode)
     entry.mtime = _MTIME
-    if stat.S_ISREG(found.st_mode):
+    first = seen.setdefault((found.st_dev, found.st_ino), name) if found.st_nlink > 1 else name
+    if stat.S_ISREG(found.st_mode) and first != name:
+        entry.type = tarfile.LNKTYPE
+        entry.linkname = first
+        archive.addfile(entry)
+    elif stat.S_ISREG(found.st_mode):
         content = path.read_bytes()
         entry.size = len(content)
         archive.addfile(entry, io.BytesIO(content))
@@ -45,7 +52,7 @@ def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
         entry.type = tarfile.DIRTYPE
         archive.addfile(entry)
         for child in sorted(path.iterdir()):
-            _add(archive, child, f"{name}/{child.name}")
+            _add(archive, child, f"{name}/{child.name}", seen)
     elif stat.S_ISLNK(found.st_mode):
         entry.type = tarfile.SYMTYPE
         entry.linkname = str(path.readlink())
@@ -59,7 +66,7 @@ def regular_files(archive: bytes) -> list[tuple[str, bytes]]:
     found = []
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         for entry in tar:
-            content = tar.extractfile(entry) if entry.isreg() else None
+            content = tar.extractfile(entry) if entry.isreg() or entry.islnk() else None
             if content is not None:
                 found.append((entry.name, content.read()))
     return found

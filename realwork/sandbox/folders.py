@@ -79,6 +79,11 @@ def _unpack_entry(tar: tarfile.TarFile, entry: tarfile.TarInfo, directory: Path)
         target.mkdir(exist_ok=True)
     elif entry.issym():
         target.symlink_to(entry.linkname)
+    elif entry.islnk():
+        first = directory / entry.linkname
+        if not first.resolve().is_relative_to(directory.resolve()):
+            raise FileError(f"{first}: leads out of {directory}")
+        target.hardlink_to(first)
     else:
         content = tar.extractfile(entry)
         assert content is not None

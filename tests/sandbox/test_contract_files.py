@@ -1,6 +1,9 @@
 """What files do in every sandbox, whatever it is made of."""
 
+import os
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -121,6 +124,28 @@ def test_a_folder_copied_in_keeps_modes_and_links_and_leaves_other_files(file_op
     assert stays.content == b"stays"
     assert comes.content.endswith(b"echo it works\n")
     assert said == b"it works\nsub/tool.sh\n"
+
+
+def test_a_folder_copied_in_is_whole(opener, tmp_path):
+    (tmp_path / "empty").mkdir(mode=0o700)
+    (tmp_path / "private").write_text("x")
+    (tmp_path / "private").chmod(0o640)
+    (tmp_path / "same").hardlink_to(tmp_path / "private")
+    (tmp_path / "dangling").symlink_to("/nowhere")
+    (tmp_path / ".hidden").write_text("")
+    (tmp_path / "ein Name\nmit Ümläuten").write_text("")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/not-utf8-\xff")).write_text("")
+    archive = pack_folder(tmp_path, "kit")
+
+    async def scenario(sandbox):
+        await sandbox.copy_in(WORK, archive)
+        return await run(sandbox, "cd kit; stat -c '%a %h %F' empty private same; readlink dangling; find . | wc -c")
+
+    said = use(opener, scenario).stdout.decode().splitlines()
+    assert said[:3] == ["700 2 directory", "640 2 regular file", "640 2 regular file"]
+    assert said[3] == "/nowhere"
+    names = subprocess.run(["find", "."], cwd=tmp_path, capture_output=True, check=True).stdout
+    assert int(said[4]) == len(names)
 
 
 def test_removing_takes_files_folders_and_what_is_not_there(file_opener):

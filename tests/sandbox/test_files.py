@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import socket
+import stat
 import tarfile
 from pathlib import Path
 
@@ -26,9 +28,29 @@ def test_the_same_folder_gives_the_same_bytes_whenever_it_was_written(tmp_path):
     assert pack_folder(tmp_path / "a", "kit") == pack_folder(tmp_path / "b", "kit")
 
 
-def test_what_is_not_a_file_a_folder_or_a_link_is_refused_by_name(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="pipe"):
+@pytest.mark.parametrize("kind", ["fifo", "socket", "device"])
+def test_what_is_not_a_file_a_folder_or_a_link_is_refused_by_name(tmp_path, kind):
+    odd = tmp_path / "sub" / "odd"
+    odd.parent.mkdir()
+    if kind == "fifo":
+        os.mkfifo(odd)
+    elif kind == "device" and os.getuid() != 0:
+        pytest.skip("only root makes devices")
+    elif kind == "device":
+        os.mknod(odd, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    with socket.socket(socket.AF_UNIX) as server:
+        if kind == "socket":
+            server.bind(str(odd))
+        with pytest.raises(InputError, match=f"{odd} is neither a file, a folder nor a link, and cannot be copied"):
+            pack_folder(tmp_path, "kit")
+
+
+def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path):
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "secret").chmod(0)
+    if os.getuid() == 0:
+        pytest.skip("root may read every file")
+    with pytest.raises(InputError, match="secret"):
         pack_folder(tmp_path, "kit")
 
 
