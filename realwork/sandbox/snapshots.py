@@ -10,11 +10,12 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
 from realwork.errors import ImageError, SandboxError
@@ -29,6 +30,8 @@ SNAPSHOT = "realwork.snapshot"
 TEMPORARY = "temporary"
 KEPT = "kept"
 REPOSITORY = "realwork/snapshot"
+MOST_BYTES = 10 << 30
+"""Of a snapshot: the engine writes the holes of a sparse file out, and a file of 1 TB costs an agent nothing."""
 SNAPSHOT_S = 30.0
 REMOVE_S = 30.0
 
@@ -50,7 +53,8 @@ async def take(
 
     Raises:
         SandboxLost: the container is gone.
-        SandboxError: the engine refused, or did not come to an end in time; the container goes on.
+        SandboxError: it would be larger than `MOST_BYTES`, or the engine refused or did not come to an end in time;
+            the container goes on.
     """
     found = await containers.inspect(engine, container_id)
     if found.get("Mounts"):
@@ -135,10 +139,25 @@ def is_abandoned(found: dict[str, str]) -> bool:
 
 
 def _commit(client: EngineClient, container_id: str, conf: dict[str, Any]) -> tuple[str, int]:
-    """Id and size of the new image; the container is paused meanwhile."""
-    image_id = client.commit(container_id, REPOSITORY, uuid.uuid4().hex[:12], pause=True, conf=conf)["Id"]
+    """Id and size of the new image; the container is paused meanwhile, so that its size stays as it was measured."""
+    client.pause(container_id)
+    try:
+        size_bytes = _written_bytes(client, container_id)
+        if size_bytes > MOST_BYTES:
+            raise SandboxError(f"A snapshot of {size_bytes >> 20} MiB is refused; at most {MOST_BYTES >> 20} are taken")
+        image_id = client.commit(container_id, REPOSITORY, uuid.uuid4().hex[:12], pause=False, conf=conf)["Id"]
+    finally:
+        with suppress(APIError):  # `take` has waited long enough, or the container is gone
+            client.unpause(container_id)
     layers = client.history(image_id)  # type: ignore[no-untyped-call]
     return str(image_id), int(layers[0]["Size"])
+
+
+def _written_bytes(client: EngineClient, container_id: str) -> int:
+    """The size of all files that the container has changed, holes counted in full."""
+    url = client._url("/containers/{0}/json", container_id)  # type: ignore[attr-defined]
+    answer = client._get(url, params={"size": 1})  # type: ignore[attr-defined]
+    return int(client._result(answer, True)["SizeRw"] or 0)  # type: ignore[attr-defined] # noqa: FBT003
 
 
 def _discard(client: EngineClient, image_id: str) -> None:

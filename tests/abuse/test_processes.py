@@ -35,10 +35,12 @@ def test_a12_a_daemon_lives_through_the_episode_and_not_into_the_tests():
 
 
 def test_a14_a_command_that_ignores_signals_is_killed_soon_after_its_deadline():
-    for agent in attack("trap '' TERM INT HUP; echo on; while :; do sleep 1; done", AFTER):
-        cut, after = agent.observations
+    stubborn = "trap '' TERM INT HUP; echo on; while :; do sleep 1; done"
+    for agent in attack(stubborn, "ps -eo args | grep -c '[t]rap .. TERM'", AFTER):
+        cut, left, after = agent.observations
         assert (cut.status, cut.output) == ("timeout", "on\n"), agent.mode
         assert 5 <= cut.duration_s < 5 + 5
+        assert left.output == "0\n"
         assert is_fine(after)
 
 

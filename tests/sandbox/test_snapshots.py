@@ -1,6 +1,7 @@
 """Snapshots of a container: what comes back of it, what does not, and that nothing else is ever removed."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
 import threading
@@ -62,6 +63,20 @@ def dead_process():
     """The label of a driver that has ended."""
     code = "from realwork.sandbox.labels import this_process; print(this_process().model_dump_json())"
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_snapshot_whose_sparse_files_would_fill_the_disk_is_refused(client, run_id):
+    async def scenario(sandbox):
+        await run(sandbox, "truncate -s 1T giant || truncate -s 100G giant")
+        before, began = shutil.disk_usage("/").free, time.monotonic()
+        with pytest.raises(SandboxError, match="is refused"):
+            await sandbox.snapshot()
+        assert time.monotonic() - began < 10
+        assert before - shutil.disk_usage("/").free < 1 << 30
+        return await run(sandbox, "echo fine")
+
+    assert use(open_container, scenario, **spec_of(run_id).model_dump()).stdout == b"fine\n"
+    assert snapshots_of(client, run_id) == []
 
 
 def test_a_container_restored_from_a_snapshot_has_every_file_and_no_process(run_id):
