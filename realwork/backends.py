@@ -58,7 +58,8 @@ class _ModelBackend:
         """See `Backends.open_model`."""
         llm = self._settings.config.llm_config
         if self._settings.script is not None:
-            yield ScriptedModel(llm.model, self._settings.script, spec.environment_id)
+            played = spec.resumed.fork_step if spec.resumed else 0
+            yield ScriptedModel(llm.model, self._settings.script, spec.environment_id, played=played)
             return
         from realwork.model.openai import OpenAIModel, open_endpoint
 
@@ -93,9 +94,17 @@ class _DockerBackends(_ModelBackend):
             yield sandbox
 
     async def _open(self, stack: AsyncExitStack, spec: RolloutSpec, environment: EnvironmentConfig) -> Sandbox:
-        from realwork.sandbox.docker import open_container
+        from realwork.sandbox.docker import DockerSandbox, open_container
 
-        image, network = await self._image(spec, environment), self._settings.config.network(environment)
+        network = self._settings.config.network(environment)
+        if spec.resumed is not None:
+            alike = _sandbox_spec(self._settings, spec, environment, network=network)
+            return await stack.enter_async_context(
+                DockerSandbox.restore(
+                    alike, spec.resumed.snapshot_id, engine=self._engine, with_channel=self._with_channel
+                )
+            )
+        image = await self._image(spec, environment)
         if image is not None:
             ready = _sandbox_spec(self._settings, spec, environment, image=image, network=network)
             return await stack.enter_async_context(
@@ -135,6 +144,12 @@ class _DockerBackends(_ModelBackend):
         prepare = partial(_prepare, self._settings, spec, environment)
         return await ensure_prepared(self._engine, recipe, build, prepare, environment_id=environment.id)
 
+    async def has_snapshot(self, snapshot_id: str) -> bool:
+        """See `Backends.has_snapshot`."""
+        from realwork.sandbox import snapshots
+
+        return await snapshots.is_here(self._engine, snapshot_id)
+
     async def forget_snapshots(self, spec: RolloutSpec) -> None:
         """See `Backends.forget_snapshots`; those that are to be kept stay."""
         from realwork.sandbox import snapshots
@@ -161,6 +176,10 @@ class _LocalBackends(_ModelBackend):
         async with open_local(_sandbox_spec(self._settings, spec, environment)) as sandbox:
             await _prepare(self._settings, spec, environment, sandbox)
             yield sandbox
+
+    async def has_snapshot(self, snapshot_id: str) -> bool:
+        """See `Backends.has_snapshot`; there are none."""
+        return False
 
     async def forget_snapshots(self, spec: RolloutSpec) -> None:
         """See `Backends.forget_snapshots`; there are none."""

@@ -73,12 +73,13 @@ class Environment:
         timeouts: TimeoutConfig,
         *,
         output_limit_bytes: int = 65536,
+        earlier_calls: int = 0,
     ) -> None:
         self._sandbox = sandbox
         self._config = config
         self._timeouts = timeouts
         self._output_limit_bytes = output_limit_bytes
-        self._background_commands = 0
+        self._background_commands = earlier_calls  # the logs of those before stay
 
     async def step(self, call: ToolCall, action: Action, *, time_left_s: float) -> Observation:
         """Carry out `action`, which `call` asked for, within `time_left_s` seconds."""

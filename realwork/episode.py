@@ -25,6 +25,7 @@ from realwork.types import (
     Step,
     TerminatedReason,
     ToolCall,
+    Trajectory,
     Usage,
 )
 
@@ -44,6 +45,25 @@ class EpisodeLimits(Record):
     tracks_usage: bool = True
 
 
+class History(Record):
+    """What an episode goes on from: whole steps of an earlier one, and the conversation up to the last of them."""
+
+    messages: tuple[Message, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def duration_s(self) -> float:
+        """The time that it took, of which nothing is given twice."""
+        return sum(step.llm_s + step.env_s for step in self.steps)
+
+
+def history_of(earlier: Trajectory, steps: int) -> History:
+    """The first `steps` steps of `earlier`."""
+    rest = earlier.steps[steps:]
+    end = rest[0].message_index if rest else len(earlier.messages)
+    return History(messages=earlier.messages[:end], steps=earlier.steps[:steps])
+
+
 async def _nothing() -> None:
     return None
 
@@ -53,7 +73,8 @@ class Episode:
 
     Attributes:
         messages: the conversation so far, as the trajectory will hold it.
-        steps: the steps taken so far.
+        steps: the steps taken so far, those of the history included.
+        begun: how many steps are of the history.
     """
 
     def __init__(
@@ -65,21 +86,26 @@ class Episode:
         *,
         system: str,
         prompt: str,
+        history: History | None = None,
         after_step: Callable[[], Awaitable[None]] = _nothing,
         before_actions: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
-        self.messages = [Message(role="system", content=system), Message(role="user", content=prompt)]
-        self.steps: list[Step] = []
+        first = (Message(role="system", content=system), Message(role="user", content=prompt))
+        history = history or History(messages=first, steps=())
+        self.messages = list(history.messages)
+        self.steps = list(history.steps)
+        self.begun = len(history.steps)
         self._model = model
         self._environment = environment
         self._hooks = hooks
         self._limits = limits
         self._after_step = after_step
         self._before_actions = before_actions
+        self._used_s = history.duration_s
         self._end = 0.0
         self._unusable_replies = 0
-        self._tokens = 0
-        self._call_ids: set[str] = set()
+        self._tokens = sum(_tokens(step.usage) for step in history.steps)
+        self._call_ids = {call.id for message in history.messages for call in message.tool_calls}
 
     async def play(self) -> TerminatedReason:
         """Play to the end and say why it ended.
@@ -89,7 +115,7 @@ class Episode:
             SandboxError: the sandbox failed.
             PluginError: a critical plugin failed.
         """
-        self._end = time.monotonic() + self._limits.duration_s
+        self._end = time.monotonic() + self._limits.duration_s - self._used_s
         while True:
             if reason := self._limit_reached():
                 return reason
@@ -135,7 +161,7 @@ class Episode:
 
     async def _take(self, reply: Reply, asked_at: datetime, llm_s: float) -> TerminatedReason | None:
         """Act on `reply` and record the step; the reason to end, if there is one."""
-        self._tokens += (reply.usage.prompt_tokens or 0) + (reply.usage.completion_tokens or 0)
+        self._tokens += _tokens(reply.usage)
         message = _with_unique_ids(reply.message, self._call_ids)
         began = time.monotonic()
         observations, done = await self._act(message.tool_calls)
@@ -226,6 +252,10 @@ class Episode:
         observation = observation.model_copy(update={"decision": verdict.decision})
         self._hooks.acted(verdict.action, observation)
         return observation
+
+
+def _tokens(usage: Usage) -> int:
+    return (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
 
 
 def _not_executed(call: ToolCall, why: str) -> Observation:

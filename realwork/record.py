@@ -14,7 +14,7 @@ import realwork
 from realwork.config import EnvironmentConfig, RunConfig
 from realwork.environment import PackedFolder
 from realwork.episode import Episode
-from realwork.errors import EpisodeError, FailureCause, ImageError, ModelRefused, NodeError, PrepareError
+from realwork.errors import EpisodeError, FailureCause, ImageError, ModelRefused, NodeError, PrepareError, SandboxLost
 from realwork.grading import GRADING_MODE, Grade
 from realwork.model.base import Model
 from realwork.model.scripted import Script
@@ -24,6 +24,7 @@ from realwork.tools import tool_schemas
 from realwork.types import (
     NamedReward,
     Record,
+    Resumption,
     RolloutSpec,
     RolloutSummary,
     Status,
@@ -87,6 +88,7 @@ class AttemptRecord:
         seconds: fields of `Timing`.
         model: null until it is opened.
         place: `node_id` and `image_digest`, as soon as they are known.
+        parent: the attempt that this one goes on from, null when it begins at the beginning.
     """
 
     def __init__(
@@ -98,7 +100,8 @@ class AttemptRecord:
         self.seconds = {"queue_s": queue_s, "image_s": image_s}
         self.model: Model | None = None
         self.place: dict[str, Any] = {}
-        self._spec = spec
+        self.parent: Trajectory | None = None
+        self._spec = spec.model_copy(update={"resumed": None})
         self._settings = settings
         self._started_at = datetime.now(UTC)
         self._failure: dict[str, Any] = {}
@@ -133,6 +136,8 @@ class AttemptRecord:
         config = self._settings.config
         episode = self.episode
         steps = tuple(episode.steps) if episode else ()
+        taken_over = self._taken_over()
+        own = steps[taken_over.get("fork_step", 0) :]
         graded: dict[str, Any] = {}
         if self.grade is not None:
             reward = self.grade.reward
@@ -143,9 +148,7 @@ class AttemptRecord:
                 "test_results": self.grade.test_results,
                 "grading_mode": GRADING_MODE,
             }
-        timing = Timing(
-            **self.seconds, llm_s=sum(step.llm_s for step in steps), env_s=sum(step.env_s for step in steps)
-        )
+        timing = Timing(**self.seconds, llm_s=sum(step.llm_s for step in own), env_s=sum(step.env_s for step in own))
         return Trajectory(
             spec=self._spec,
             status=self._status,
@@ -163,10 +166,16 @@ class AttemptRecord:
             network=config.network(self.environment),
             environment=self._settings.environments_json.get(self.environment.id, "{}"),
             metadata=json.dumps(self._metadata()),
+            **taken_over,
             **graded,
             **self.place,
             **self._failure,
         )
+
+    def _taken_over(self) -> dict[str, Any]:
+        if self.parent is None or self.episode is None:
+            return {}
+        return {"parent_trajectory_id": self.parent.spec.trajectory_id, "fork_step": self.episode.begun}
 
     def _metadata(self) -> dict[str, Any]:
         factor = self._settings.timeout_multiplier
@@ -186,7 +195,8 @@ def with_steps(lost: Trajectory, unfinished: Trajectory | None) -> Trajectory:
     if unfinished is None:
         return lost
     kept = ("messages", "steps", "timing", "started_at", "node_id", "image_digest", "model", "base_url_host")
-    return lost.model_copy(update={name: getattr(unfinished, name) for name in kept})
+    taken_over = ("parent_trajectory_id", "fork_step")
+    return lost.model_copy(update={name: getattr(unfinished, name) for name in kept + taken_over})
 
 
 def summarize(trajectory: Trajectory) -> RolloutSummary:
@@ -200,6 +210,8 @@ def summarize(trajectory: Trajectory) -> RolloutSummary:
         retryable=trajectory.retryable,
         fails_environment=trajectory.error_type in (ImageError.__name__, PrepareError.__name__),
         aborts_run=trajectory.error_type == ModelRefused.__name__,
+        loses_sandbox=trajectory.error_type == SandboxLost.__name__ and bool(trajectory.messages),
+        resumption=_resumption(trajectory),
         reward=trajectory.reward,
         success=trajectory.success,
         tests_passed=trajectory.tests_passed,
@@ -208,6 +220,20 @@ def summarize(trajectory: Trajectory) -> RolloutSummary:
         duration_s=(trajectory.ended_at - trajectory.started_at).total_seconds(),
         plugin_errors=_plugin_errors(trajectory.plugin_data),
     )
+
+
+def _resumption(trajectory: Trajectory) -> Resumption | None:
+    """The last snapshot of an attempt whose container or process was lost."""
+    if not trajectory.retryable or trajectory.failure_cause not in ("sandbox", "node"):
+        return None
+    for step in reversed(trajectory.steps):
+        if step.state_snapshot is not None:
+            return Resumption(
+                parent_trajectory_id=trajectory.spec.trajectory_id,
+                fork_step=step.index + 1,
+                snapshot_id=step.state_snapshot.id,
+            )
+    return None
 
 
 def _plugin_errors(plugin_data: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from realwork.config import EnvironmentConfig, RunConfig
 from realwork.environment import Environment, PackedFolder
-from realwork.episode import Episode, EpisodeLimits
+from realwork.episode import Episode, EpisodeLimits, History, history_of
 from realwork.errors import Cancelled, GradingError, SandboxError
 from realwork.grading import grade
 from realwork.model.base import Model
@@ -28,6 +28,7 @@ OVERTIME_S = 30.0
 PREPARE_S = 600.0
 """For copying folders in and committing an image, or waiting until somebody else has done so."""
 OnSteps = Callable[[Trajectory], Awaitable[None]]
+Recall = Callable[[str], Awaitable[Trajectory | None]]
 
 
 class Backends(Protocol):
@@ -46,12 +47,17 @@ class Backends(Protocol):
     def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AbstractAsyncContextManager[Sandbox]:
         """A sandbox of its own for `spec` in which `environment` stands ready; as many as are opened.
 
+        When `spec` is resumed, it has the files of that snapshot.
+
         Raises:
             SandboxError: as `prepare`, which is not needed before; or there is no sandbox.
         """
 
     def open_model(self, spec: RolloutSpec) -> AbstractAsyncContextManager[Model]:
         """A conversation of its own for `spec`."""
+
+    async def has_snapshot(self, snapshot_id: str) -> bool:
+        """Whether a sandbox can be opened here with the files of that snapshot."""
 
     async def forget_snapshots(self, spec: RolloutSpec) -> None:
         """Remove what snapshots of the rollout there are here, whichever attempt took them; it never raises."""
@@ -79,17 +85,21 @@ async def run_rollout(
     queue_s: float = 0.0,
     image_s: float = 0.0,
     on_steps: OnSteps | None = None,
+    recall: Recall | None = None,
 ) -> Trajectory:
     """Play `spec` and grade it; whatever fails stands in the trajectory, nothing is raised.
 
     Args:
         queue_s: seconds that the rollout waited before it was started, for the row.
         image_s: seconds that its image has taken already, for the row.
-        on_steps: called with the unfinished record every `save_trajectory_interval` steps and after each snapshot.
+        on_steps: called with the unfinished record every `save_trajectory_interval` steps and after each snapshot;
+            without it no snapshot is taken, as nobody could go on from one.
+        recall: gives the trajectory of an earlier attempt, null if it cannot be had; without it, or when the snapshot
+            is not here, an attempt that was to be resumed begins at the beginning.
     """
     record = AttemptRecord(spec, settings, queue_s=queue_s, image_s=image_s)
     with _recorded(record):
-        await _Attempt(spec, settings, backends, hooks, record, on_steps).run()
+        await _Attempt(spec, settings, backends, hooks, record, on_steps, recall).run()
     with _recorded(record):
         if not record.is_cancelled:
             return await hooks.evaluate(record.trajectory())
@@ -118,6 +128,7 @@ class _Attempt:
         hooks: Hooks,
         record: AttemptRecord,
         on_steps: OnSteps | None,
+        recall: Recall | None,
     ) -> None:
         self._spec = spec
         self._config = settings.config
@@ -126,6 +137,8 @@ class _Attempt:
         self._hooks = hooks
         self._record = record
         self._on_steps = on_steps
+        self._recall = recall
+        self._history: History | None = None
 
     async def run(self) -> None:
         """Open, play, grade, close.
@@ -136,9 +149,12 @@ class _Attempt:
         environment = self._record.environment = await self._hooks.modify(self._record.environment)
         with self._timed("image_s"):
             await self._backends.prepare(self._spec, environment)
+            await self._take_up()
         began = time.monotonic()
         async with self._backends.open_sandbox(self._spec, environment) as sandbox:
-            self._record.place |= {"image_digest": sandbox.image_digest, "node_id": sandbox.node_name}
+            parent = self._record.parent
+            digest = parent.image_digest if parent else sandbox.image_digest
+            self._record.place |= {"image_digest": digest, "node_id": sandbox.node_name}
             self._record.seconds["boot_s"] = time.monotonic() - began
             async with self._backends.open_model(self._spec) as model:
                 self._record.model = model
@@ -146,6 +162,20 @@ class _Attempt:
                     reason = await self._play(environment, sandbox, model, snapshots)
             await self._grade(environment, sandbox)
         self._record.end(reason)
+
+    async def _take_up(self) -> None:
+        """Get what the attempt is to go on from; without it, forget that it was to."""
+        resumed = self._spec.resumed
+        if resumed is None:
+            return
+        parent = None
+        if self._recall is not None and await self._backends.has_snapshot(resumed.snapshot_id):
+            parent = await self._recall(resumed.parent_trajectory_id)
+        if parent is None or len(parent.steps) < resumed.fork_step:
+            self._spec = self._spec.model_copy(update={"resumed": None})
+            return
+        self._record.parent = parent
+        self._history = history_of(parent, resumed.fork_step)
 
     @contextmanager
     def _timed(self, field: str) -> Iterator[None]:
@@ -159,14 +189,21 @@ class _Attempt:
         rollout = self._config.rollout_config
         return Snapshots(
             sandbox,
-            interval=rollout.snapshot_interval if rollout.state_persistence_enabled else None,
+            interval=rollout.snapshot_interval if rollout.state_persistence_enabled and self._on_steps else None,
             keep=rollout.keep_snapshots,
+            begun=len(self._history.steps) if self._history else 0,
             on_snapshot=self._note_snapshot,
         )
 
     def _ready(self, environment: EnvironmentConfig, sandbox: Sandbox) -> Environment:
         limit_bytes = self._config.sandbox_config.output_limit_bytes
-        return Environment(sandbox, environment, self._config.timeouts(environment), output_limit_bytes=limit_bytes)
+        return Environment(
+            sandbox,
+            environment,
+            self._config.timeouts(environment),
+            output_limit_bytes=limit_bytes,
+            earlier_calls=sum(len(step.observations) for step in self._history.steps) if self._history else 0,
+        )
 
     async def _play(
         self, environment: EnvironmentConfig, sandbox: Sandbox, model: Model, snapshots: Snapshots
@@ -187,9 +224,12 @@ class _Attempt:
             limits,
             system=config.template_prompt,
             prompt=environment.prompt,
+            history=self._history,
             after_step=partial(self._after_step, snapshots),
             before_actions=snapshots.settled,
         )
+        if self._history is not None:
+            await self._hand_over()
         try:
             with self._timed("agent_s"):
                 async with asyncio.timeout(limits.duration_s + OVERTIME_S):

@@ -1,8 +1,8 @@
 """Which rollout is next, whether a failed one gets a new attempt, and when an environment is finished.
 
 Pure: no clock, no Ray, no disk. Guarantees: a rollout has at most one attempt in flight and at most `max_retries` + 1
-of them in all; a rollout that has been graded is never played again; an environment that is not prepared yet has one
-rollout in flight, so that what fails it fails once.
+of them in all; a rollout that has been graded is never played again, nor one whose container was lost twice in a row at
+the same step; an environment that is not prepared yet has one rollout in flight, so that what fails it fails once.
 """
 
 import zlib
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from realwork.config import EnvironmentConfig, EpisodeControlConfig, RunConfig
-from realwork.types import Record, RolloutSpec, RolloutSummary
+from realwork.types import Record, Resumption, RolloutSpec, RolloutSummary
 
 MIN_GRADED_FOR_RATE = 3
 
@@ -45,6 +45,8 @@ class _Plan:
         self.planned = control.episodes_per_environment
         self.waiting: deque[tuple[int, int]] = deque((sample, 0) for sample in range(self.planned))
         self.first_attempts: dict[int, int] = {}
+        self.resumptions: dict[int, Resumption] = {}
+        self.lost_at: dict[int, int] = {}
         self.in_flight = self.graded = self.successful = self.failed = self.skipped = 0
         self.is_stopped = False
 
@@ -75,7 +77,8 @@ class _Plan:
         if summary.success is not None:
             self.graded += 1
             self.successful += summary.success
-        elif self._may_retry(summary):
+        elif not self._is_lost_again(summary) and self._may_retry(summary):
+            self._note_resumption(summary)
             self.waiting.appendleft((summary.spec.sample_index, summary.spec.attempt + 1))
         else:
             self.failed += 1
@@ -92,6 +95,28 @@ class _Plan:
     def _may_retry(self, summary: RolloutSummary) -> bool:
         tried = summary.spec.attempt - self.first_attempts.get(summary.spec.sample_index, 0)
         return summary.retryable and tried < self.max_retries
+
+    def _is_lost_again(self, summary: RolloutSummary) -> bool:
+        """Whether the container was lost where the attempt before had lost its own: then the agent does it."""
+        sample = summary.spec.sample_index
+        lost_at = self.lost_at.pop(sample, None)
+        if summary.loses_sandbox:
+            self.lost_at[sample] = summary.n_steps
+        return summary.loses_sandbox and lost_at == summary.n_steps
+
+    def _note_resumption(self, summary: RolloutSummary) -> None:
+        """Remember what the next attempt goes on from; one that came no further than it began is no way to go."""
+        sample = summary.spec.sample_index
+        tried = self.resumptions.pop(sample, None)
+        if summary.failure_cause not in ("sandbox", "node"):
+            return
+        offered = summary.resumption
+        if offered is None and tried is not None and summary.n_steps < tried.fork_step:
+            offered = tried
+        elif tried is not None and summary.n_steps == tried.fork_step:
+            offered = None
+        if offered is not None:
+            self.resumptions[sample] = offered
 
     def _is_satisfied(self) -> bool:
         if self.is_stopped or (self.control.stop_on_success and self.successful):
@@ -147,6 +172,7 @@ class Schedule:
                     sample_index=sample,
                     attempt=attempt,
                     seed=seed,
+                    resumed=plan.resumptions.get(sample) if attempt else None,
                 )
         return None
 

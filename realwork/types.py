@@ -223,6 +223,20 @@ class Timing(Record):
     store_s: float = 0.0
 
 
+class Resumption(Record):
+    """What an attempt goes on from when an earlier one lost its container.
+
+    Attributes:
+        parent_trajectory_id: the earlier attempt.
+        fork_step: how many of its steps are taken over, with their messages.
+        snapshot_id: the files as they were after the last of these steps.
+    """
+
+    parent_trajectory_id: str
+    fork_step: int
+    snapshot_id: str
+
+
 class RolloutSpec(Record):
     """One attempt of one scheduled rollout: plain identity, no settings.
 
@@ -230,6 +244,7 @@ class RolloutSpec(Record):
         sample_index: position in the group of the environment's episodes, from 0.
         attempt: 0, or higher after a retryable failure.
         seed: the seed of this sample's completions.
+        resumed: what the attempt is to go on from, if that is still there; no part of the row.
     """
 
     run_id: str
@@ -237,6 +252,7 @@ class RolloutSpec(Record):
     sample_index: int
     attempt: int = 0
     seed: int = 0
+    resumed: Resumption | None = None
 
     @property
     def rollout_id(self) -> str:
@@ -255,7 +271,9 @@ class Trajectory(Record):
     """The immutable record of one attempt; the row of `trajectories/` is made of it.
 
     Attributes:
-        messages: the whole conversation, from the system prompt to the last observation.
+        parent_trajectory_id: the attempt that this one went on from, null when it began at the beginning.
+        fork_step: how many steps were taken over from that attempt; they stand in `steps`, and in no sum.
+        messages: the whole conversation, from the system prompt to the last observation, what was taken over included.
         tools: the tool schemas the model was given, as JSON text.
         reward: passed test commands over all of them, in [0, 1]; null when not graded.
         plugin_data: JSON text, `{plugin: what it said}`.
@@ -266,6 +284,8 @@ class Trajectory(Record):
     terminated_reason: TerminatedReason
     started_at: datetime
     ended_at: datetime
+    parent_trajectory_id: str | None = None
+    fork_step: int | None = None
     failure_cause: FailureCause | None = None
     error_type: str | None = None
     error_message: str | None = None
@@ -295,8 +315,13 @@ class Trajectory(Record):
         return self.success is not None
 
     @property
+    def own_steps(self) -> tuple[Step, ...]:
+        """The steps that this attempt took itself."""
+        return self.steps[self.fork_step or 0 :]
+
+    @property
     def totals(self) -> "Totals":
-        usages = [step.usage for step in self.steps]
+        usages = [step.usage for step in self.own_steps]
         costs = [usage.cost_usd for usage in usages if usage.cost_usd is not None]
         return Totals(
             n_steps=len(self.steps),
@@ -312,7 +337,10 @@ class Trajectory(Record):
 
 
 class Totals(Record):
-    """Sums over the steps of one attempt, of what the endpoint reported; the cost is null when it told of none."""
+    """Sums over the steps of one attempt, of what the endpoint reported; the cost is null when it told of none.
+
+    Steps and calls count those taken over from another attempt, tokens and cost do not: that attempt has paid them.
+    """
 
     n_steps: int
     n_tool_calls: int
@@ -328,6 +356,8 @@ class RolloutSummary(Record):
         fails_environment: no rollout of the environment can succeed (its image or an init command fails).
         plugin_errors: what went wrong in plugins that are not critical, by name.
         aborts_run: no rollout of the run can succeed (the endpoint refuses the key or the model).
+        loses_sandbox: the container was lost while the agent worked in it.
+        resumption: what a new attempt can go on from.
     """
 
     spec: RolloutSpec
@@ -338,6 +368,8 @@ class RolloutSummary(Record):
     retryable: bool = False
     fails_environment: bool = False
     aborts_run: bool = False
+    loses_sandbox: bool = False
+    resumption: Resumption | None = None
     reward: float | None = None
     success: bool | None = None
     tests_passed: int | None = None

@@ -56,6 +56,9 @@ def _list(directory: Path) -> None:
 
 def _render(trajectory: Trajectory) -> None:
     results.print(Rule(Text(trajectory.spec.trajectory_id)))
+    if trajectory.fork_step is not None:
+        results.print(Text(f"goes on after {trajectory.fork_step} steps of {trajectory.parent_trajectory_id}"))
+        results.print()
     for message in trajectory.messages:
         _render_message(message)
     for step in trajectory.steps:

@@ -5,21 +5,26 @@ A trajectory goes from here to the store, which answers when it is durable; the 
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
+from ray.exceptions import RayError
+
 from realwork.backends import open_backends
 from realwork.config import EnvironmentConfig
 from realwork.distributed.answers import answer
 from realwork.distributed.hooks import RayCalls, rollout_hooks
-from realwork.errors import Cancelled, RunAborted
+from realwork.errors import Cancelled, RealworkError, RunAborted
 from realwork.record import RolloutSettings, failed_rollout
 from realwork.rollout import Backends, run_rollout
 from realwork.types import RolloutSpec, RolloutSummary, Trajectory
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+RECALL_S = 60.0
 
 
 class RolloutActor:
@@ -84,18 +89,29 @@ class RolloutActor:
             queue_s=queue_s,
             image_s=image_s if prepared == spec else 0.0,
             on_steps=self._hand_over,
+            recall=self._recall,
         )
         try:
             trajectory = await self._cut_by_stop(playing)
         except asyncio.CancelledError:  # before it had begun
             trajectory = failed_rollout(spec, self._settings, Cancelled("the run was stopped"))
         summary: RolloutSummary = await answer(self._store.commit.remote(trajectory))
-        if spec.attempt or any(step.state_snapshot for step in trajectory.steps):
+        took_snapshots = spec.attempt or any(step.state_snapshot for step in trajectory.steps)
+        if took_snapshots and not summary.retryable:
             await self._backends.forget_snapshots(spec)
         return summary
 
     async def _hand_over(self, unfinished: Trajectory) -> None:
         self._store.progress.remote(unfinished)
+
+    async def _recall(self, trajectory_id: str) -> Trajectory | None:
+        try:
+            async with asyncio.timeout(RECALL_S):
+                earlier: Trajectory | None = await answer(self._store.recall.remote(trajectory_id))
+        except (RayError, RealworkError, TimeoutError) as error:
+            log.warning("%s cannot be gone on from: %s", trajectory_id, error)
+            return None
+        return earlier
 
     async def _cut_by_stop(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` returns; `stop` cancels it."""

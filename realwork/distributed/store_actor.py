@@ -27,6 +27,15 @@ class StoreActor:
             trajectory = await asyncio.to_thread(lambda: next(find(self._directory, ack.trajectory_id)))
         return summarize(trajectory)
 
+    async def recall(self, trajectory_id: str) -> Trajectory | None:
+        """The trajectory of that id as it stands in the dataset, null if it does not.
+
+        Raises:
+            StoreError: a part cannot be read.
+        """
+        found = await asyncio.to_thread(lambda: next(find(self._directory, trajectory_id), None))
+        return found if found is not None and found.spec.trajectory_id == trajectory_id else None
+
     async def progress(self, trajectory: Trajectory) -> None:
         """Hold the unfinished record of a running attempt."""
         self._store.progress(trajectory)

@@ -58,14 +58,17 @@ def _place(path: Path, detail: Any) -> str:
 
 
 class ScriptedModel:
-    """Plays `script` to one rollout of `environment_id`, then answers with `mark_done` for ever."""
+    """Plays `script` to one rollout of `environment_id`, then answers with `mark_done` for ever.
 
-    def __init__(self, name: str, script: Script, environment_id: str) -> None:
+    The first `played` replies were given before, to an attempt that this one goes on from.
+    """
+
+    def __init__(self, name: str, script: Script, environment_id: str, *, played: int = 0) -> None:
         self.name = name
         self.host = ""
         self.sampling_params: dict[str, Any] = {}
         self._replies = script.get(environment_id, ()) if isinstance(script, dict) else script
-        self._played = 0
+        self._played = played
 
     async def complete(self, messages: Sequence[Message], *, deadline_s: float) -> Reply:
         """The next reply of the script; it always comes at once."""

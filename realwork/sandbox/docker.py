@@ -87,7 +87,7 @@ class DockerSandbox:
 
     @staticmethod
     def restore(
-        spec: SandboxSpec, snapshot_id: str, *, engine: Engine | None = None
+        spec: SandboxSpec, snapshot_id: str, *, engine: Engine | None = None, with_channel: bool = True
     ) -> AbstractAsyncContextManager["DockerSandbox"]:
         """A container like `open_container(spec)` that begins with the files of a snapshot.
 
@@ -95,7 +95,8 @@ class DockerSandbox:
             ImageError: the engine does not have the snapshot.
             SandboxError: the engine does not answer, or refused.
         """
-        return open_container(spec.model_copy(update={"image": snapshot_id}), engine=engine)
+        from_snapshot = spec.model_copy(update={"image": snapshot_id})
+        return open_container(from_snapshot, engine=engine, with_channel=with_channel)
 
     @property
     def node_name(self) -> str:

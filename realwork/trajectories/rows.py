@@ -38,6 +38,7 @@ def _same(*names: str) -> Names:
 
 _SPEC = _same("run_id", "environment_id", "sample_index", "attempt", "seed")
 _TRAJECTORY = _same(
+    *("parent_trajectory_id", "fork_step"),
     *("status", "terminated_reason", "failure_cause", "error_type", "error_message", "reward", "success"),
     *("grading_mode", "model", "base_url_host", "sampling_params", "tools", "started_at", "ended_at"),
     *("docker_image", "image_digest", "node_id", "network", "environment", "plugin_data"),
@@ -77,7 +78,7 @@ _OBSERVATION = {
     "decision": "decision",
 }
 _SNAPSHOT = {"id": "snapshot_id", "taken_at": "snapshot_taken_at", "size_bytes": "snapshot_bytes"}
-_NOT_RECORDED = ("parent_trajectory_id", "fork_step", "policy_version", "final_diff")
+_NOT_RECORDED = ("policy_version", "final_diff")
 _TOKEN_COLUMNS = ("prompt_prefix_len", "prompt_token_ids", "completion_token_ids", "completion_logprobs")
 _RETRYABLE = "retryable"
 

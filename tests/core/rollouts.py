@@ -64,6 +64,9 @@ class MemoryBackends:
     async def prepare(self, spec, environment):
         return not environment.init_commands
 
+    async def has_snapshot(self, snapshot_id):
+        return snapshot_id in self.sandbox.snapshots
+
     @asynccontextmanager
     async def open_sandbox(self, spec, environment):
         if self.opening:

@@ -2,7 +2,7 @@ import pytest
 
 from realwork.config import RunConfig
 from realwork.schedule import Schedule
-from realwork.types import RolloutSummary
+from realwork.types import Resumption, RolloutSummary
 
 
 def config(environments=1, max_retries=3, init=(), **control):
@@ -41,6 +41,59 @@ def play(schedule, outcome, at_most=1000):
         played.append((spec.environment_id, spec.sample_index, spec.attempt))
         schedule.record(outcome(spec))
     return played
+
+
+def lost(spec, n_steps, *, snapshot_after=None, cause="sandbox", **fields):
+    """An attempt that lost its container after `n_steps` steps, with a snapshot after some of them."""
+    resumption = snapshot_after and Resumption(
+        parent_trajectory_id=spec.trajectory_id, fork_step=snapshot_after, snapshot_id=f"snapshot-{spec.attempt}"
+    )
+    fields = {"loses_sandbox": cause == "sandbox", "failure_cause": cause} | fields
+    return ended(spec, retryable=True, n_steps=n_steps, resumption=resumption, **fields)
+
+
+def attempts(outcomes):
+    """What each attempt of one rollout was to go on from, when they end by `outcomes` and then succeed."""
+    schedule, resumed, waiting = Schedule(config(), "r"), [], list(outcomes)
+    while (spec := schedule.next()) is not None:
+        resumed.append(spec.resumed and (spec.resumed.snapshot_id, spec.resumed.fork_step))
+        schedule.record(waiting.pop(0)(spec) if waiting else ended(spec, success=True))
+    return resumed
+
+
+def test_a_new_attempt_goes_on_from_the_last_snapshot_of_the_one_that_was_lost():
+    steps = [
+        lambda spec: lost(spec, 7, snapshot_after=5),
+        lambda spec: lost(spec, 12, snapshot_after=10, cause="node"),
+    ]
+    assert attempts(steps) == [None, ("snapshot-0", 5), ("snapshot-1", 10)]
+
+
+def test_an_attempt_that_could_not_begin_leaves_the_snapshot_to_the_next():
+    steps = [lambda spec: lost(spec, 7, snapshot_after=5), lambda spec: lost(spec, 0, loses_sandbox=False)]
+    assert attempts(steps) == [None, ("snapshot-0", 5), ("snapshot-0", 5)]
+
+
+def test_an_attempt_that_went_on_and_came_no_further_is_followed_by_one_from_the_beginning():
+    steps = [lambda spec: lost(spec, 7, snapshot_after=5), lambda spec: lost(spec, 5, snapshot_after=5)]
+    assert attempts(steps) == [None, ("snapshot-0", 5), None]
+
+
+def test_an_attempt_whose_model_failed_is_followed_by_one_from_the_beginning():
+    steps = [
+        lambda spec: lost(spec, 7, snapshot_after=5),
+        lambda spec: ended(spec, retryable=True, failure_cause="model", n_steps=8),
+    ]
+    assert attempts(steps) == [None, ("snapshot-0", 5), None]
+
+
+@pytest.mark.parametrize(("at", "played"), [([0, 0, 0], 2), ([3, 3], 2), ([3, 4, 4], 3), ([3, 4, 3], 4)])
+def test_a_container_lost_twice_in_a_row_at_the_same_step_is_not_tried_again(at, played):
+    assert len(attempts([lambda spec, steps=steps: lost(spec, steps) for steps in at])) == played
+
+
+def test_a_process_lost_twice_at_the_same_step_is_tried_again():
+    assert len(attempts([lambda spec: lost(spec, 3, cause="node")] * 2)) == 3
 
 
 def test_every_sample_of_every_environment_is_played_once_group_by_group():

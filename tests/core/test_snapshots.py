@@ -10,9 +10,19 @@ from realwork.model.scripted import ScriptedModel
 from realwork.sandbox.base import CommandResult
 from realwork.sandbox.memory import MemorySandbox
 
-from .rollouts import OK, call, calls, play, run, says
+from . import rollouts
+from .rollouts import OK, call, calls, run, says
 
 LS = {"ls": OK}
+
+
+async def keep_nothing(unfinished):
+    pass
+
+
+def play(replies, answers=None, *, on_steps=keep_nothing, **given):
+    """As `rollouts.play`, with somebody to hand snapshots to."""
+    return rollouts.play(replies, answers, on_steps=on_steps, **given)
 
 
 def taken(trajectory):
@@ -34,6 +44,11 @@ def test_snapshots_that_are_to_be_kept_all_stay():
 
 def test_no_snapshot_is_taken_when_state_is_not_to_be_kept():
     trajectory, backends = play([run("ls")] * 7, LS, rollout_config={"state_persistence_enabled": False})
+    assert (taken(trajectory), backends.sandbox.snapshots) == ({}, {})
+
+
+def test_no_snapshot_is_taken_when_nobody_keeps_it():
+    trajectory, backends = play([run("ls")] * 7, LS, on_steps=None)
     assert (taken(trajectory), backends.sandbox.snapshots) == ({}, {})
 
 

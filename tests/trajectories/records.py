@@ -115,6 +115,8 @@ def rich(sample=0, *, output="5 passed\n", **more):
         Step(index=1, message_index=5, started_at=BEGAN + timedelta(seconds=5), finish_reason="stop", error="cut off"),
     )
     fields = {
+        "parent_trajectory_id": "r1:calc:0:0",
+        "fork_step": 1,
         "steps": steps,
         "messages": messages,
         "tools": '[{"type": "function"}]',

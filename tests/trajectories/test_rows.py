@@ -51,7 +51,7 @@ def test_the_records_that_come_back_use_every_field_there_is():
         for name, field in kind.model_fields.items()
         if all(getattr(record, name) == field.default for record in seen if type(record) is kind)
     }
-    assert unused == {"ToolCall.type", "NamedReward.weight"}
+    assert unused == {"ToolCall.type", "NamedReward.weight", "RolloutSpec.resumed"}
 
 
 def names_of(kind, value):
@@ -101,7 +101,12 @@ def test_a_reward_of_zero_is_a_valid_reward():
 
 def test_a_cost_that_nobody_said_is_null():
     assert row(graded())["total_cost_usd"] is None
-    assert row(rich())["total_cost_usd"] == 0.25
+    assert row(rich(fork_step=None))["total_cost_usd"] == 0.25
+
+
+def test_what_another_attempt_has_paid_is_in_no_sum():
+    assert row(rich(fork_step=1))["total_cost_usd"] is None
+    assert row(rich(fork_step=1))["n_steps"] == 2
 
 
 def test_a_lone_surrogate_becomes_the_replacement_character_and_the_rest_stays():
