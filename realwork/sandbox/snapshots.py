@@ -1,7 +1,7 @@
 """Snapshots of containers: the files of one as an image of its engine, and how such images go again.
 
 Guarantees: a container stands still for as long as the copy takes, but no longer than `SNAPSHOT_S`; a snapshot takes no
-more of the disk than `MOST_MIB`; the values of the container's variables do not stand in the configuration of the
+more of the disk than `MOST_BYTES`; the values of the container's variables do not stand in the configuration of the
 image; only images with our snapshot label are ever removed, and never what they were made of; a snapshot that nobody
 waits for any more is removed.
 """
@@ -31,11 +31,10 @@ SNAPSHOT = "realwork.snapshot"
 TEMPORARY = "temporary"
 KEPT = "kept"
 REPOSITORY = "realwork/snapshot"
-MOST_BYTES = 10 << 30
-"""Of a snapshot: the engine writes the holes of a sparse file out, and a file of 1 TB costs an agent nothing."""
+MOST_BYTES = 1 << 30
+"""Of a snapshot, so that the copies do not take the disk from others; the engine writes the holes of a sparse file out,
+and a file of 1 TB costs an agent nothing."""
 SNAPSHOT_S = 30.0
-MOST_MIB = 1024
-"""A container that has written more gets no snapshot: its copy would take the disk from others, and long."""
 REMOVE_S = 30.0
 
 
@@ -47,11 +46,8 @@ async def take(
     lifetime_s: float,
     keep: bool,
     timeout_s: float = SNAPSHOT_S,
-    most_mib: int = MOST_MIB,
 ) -> Snapshot | None:
-    """The files of the container as they are now.
-
-    Null when there can be none: parts of them lie in volumes, which no image can hold, or it has written too much.
+    """The files of the container as they are now; null when parts of them lie in volumes, which no image can hold.
 
     Args:
         variables: names of environment variables whose values may be secret.
@@ -65,12 +61,6 @@ async def take(
     found = await containers.inspect(engine, container_id)
     if found.get("Mounts"):
         log.info("No snapshot: parts of the container's files lie in volumes")
-        return None
-    written = await engine.call_within(
-        timeout_s, "asking how much a container has written", partial(_written_bytes, engine.client, container_id)
-    )
-    if written > most_mib << 20:
-        log.warning("No snapshot: the container has written %d MiB, more than %d", written >> 20, most_mib)
         return None
     own = {
         SNAPSHOT: KEPT if keep else TEMPORARY,
@@ -149,11 +139,6 @@ def is_temporary_of(driver: str) -> Callable[[dict[str, str]], bool]:
 def is_abandoned(found: dict[str, str]) -> bool:
     """Whether labels are those of a temporary snapshot that no living run can want any more."""
     return found[SNAPSHOT] == TEMPORARY and labels.is_abandoned(found)
-
-
-def _written_bytes(client: EngineClient, container_id: str) -> int:
-    found = client.containers(all=True, size=True, filters={"id": container_id})
-    return sum(int(each.get("SizeRw", 0)) for each in found)
 
 
 def _commit(client: EngineClient, container_id: str, conf: dict[str, Any]) -> tuple[str, int]:

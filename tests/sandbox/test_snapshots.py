@@ -180,22 +180,6 @@ def test_an_image_with_a_volume_gives_no_snapshot(client, run_id):
         client.remove_image(image, noprune=True)
 
 
-def test_a_container_that_has_written_too_much_gets_no_snapshot(client, run_id):
-    async def scenario():
-        async with open_engine() as engine, open_container(spec_of(run_id), engine=engine) as sandbox:
-            container_id = client.containers(filters={"label": f"{labels.RUN}={run_id}"})[0]["Id"]
-            given = {"variables": (), "lifetime_s": 60, "keep": False, "most_mib": 3}
-            await run(sandbox, "head -c 2000000 /dev/urandom > a")
-            small = await snapshots.take(engine, container_id, **given)
-            await run(sandbox, "head -c 2000000 /dev/urandom > b")
-            return small, await snapshots.take(engine, container_id, **given)
-
-    small, large = asyncio.run(scenario())
-    assert small.size_bytes == 2_000_000
-    assert large is None
-    assert len(snapshots_of(client, run_id)) == 1
-
-
 def test_removing_a_snapshot_leaves_the_image_it_was_made_of_even_without_a_name(client, run_id):
     base = client.create_container(IMAGE, ["true"])["Id"]
     image = client.commit(base)["Id"]
