@@ -13,7 +13,7 @@ from typing import Any
 
 from realwork import __version__
 from realwork.config import SCRIPTED_PREFIX, RunConfig
-from realwork.distributed.cluster import connected, nodes, on_every_node, slots_that_fit
+from realwork.distributed.cluster import Node, connected, nodes, on_every_node, slots_that_fit
 from realwork.distributed.driver import Driver, Observer, RunResult, finished_result
 from realwork.distributed.hooks import pack
 from realwork.distributed.slot import rollout_memory_mib
@@ -21,7 +21,7 @@ from realwork.environment import PackedFolder
 from realwork.errors import InputError, SandboxError
 from realwork.model.scripted import load_script
 from realwork.plugins.loading import load_plugins
-from realwork.preflight import capacity_problems, engine_needs, engine_problems
+from realwork.preflight import capacity_problems, engine_needs, engine_problems, engine_shortcomings
 from realwork.record import RolloutSettings, summarize
 from realwork.runfile import RunFile
 from realwork.sandbox import labels, snapshots
@@ -208,15 +208,29 @@ def _slots(config: RunConfig, run_file: RunFile, note: Callable[[str], None], *,
             _raise_problems(
                 run_file, [f"node {node.name}: {each}" for node in found for each in problems[node.node_id]]
             )
+    _note_shortcomings(config, note, found if is_joined else None)
     memory_mib = rollout_memory_mib(config)
-    fitting = slots_that_fit(found, memory_mib=memory_mib, cpus=config.sandbox_config.cpus)
+    cpus = max(config.limits(each).cpus for each in config.environments)
+    fitting = slots_that_fit(found, memory_mib=memory_mib, cpus=cpus)
     wanted = config.rollout_config.max_parallel_rollouts
     if fitting < wanted:
         note(
             f"{fitting} rollouts run at once, not {wanted}: each reserves {memory_mib} MiB of memory. "
-            "Lower sandbox_config.memory_mib to fit more."
+            "Lower memory_mib in sandbox_config to fit more."
         )
     return min(fitting, wanted)
+
+
+def _note_shortcomings(config: RunConfig, note: Callable[[str], None], found: list[Node] | None) -> None:
+    """Say once what the engines of the nodes, null for this machine's alone, cannot enforce; the rows say it, too."""
+    needs = engine_needs(config)
+    if found is None:
+        said = engine_shortcomings(needs)
+    else:
+        on_nodes = on_every_node(engine_shortcomings, needs, found)
+        said = list(dict.fromkeys(one for sentences in on_nodes.values() for one in sentences))
+    for sentence in said:
+        note(f"The engine does not enforce {sentence}.")
 
 
 def _raise_problems(run_file: RunFile, problems: list[str]) -> None:

@@ -91,6 +91,7 @@ class _DockerBackends(_ModelBackend):
                 sandbox = await self._open(stack, spec, environment)
             except ImageError:  # its image was removed a moment ago; if it is missing for good, that is said now
                 sandbox = await self._open(stack, spec, environment)
+            await sandbox.hand_over()
             yield sandbox
 
     async def _open(self, stack: AsyncExitStack, spec: RolloutSpec, environment: EnvironmentConfig) -> Sandbox:
@@ -137,6 +138,7 @@ class _DockerBackends(_ModelBackend):
             init_network=environment.init_network if environment.init_commands else "none",
             environment_variables=environment.environment_variables,
             working_directory=environment.working_directory,
+            user=self._settings.config.limits(environment).user,
         )
         build = _sandbox_spec(self._settings, spec, environment).model_copy(
             update={"deadline_s": preparation_s(self._settings.config, environment)}
@@ -190,6 +192,7 @@ async def _prepare(
 ) -> None:
     timeout_s = settings.config.timeouts(environment).global_timeout
     await prepare(sandbox, environment, settings.folders.get(spec.environment_id, ()), timeout_s)
+    await sandbox.hand_over()
 
 
 def _sandbox_spec(
@@ -200,7 +203,7 @@ def _sandbox_spec(
     image: str | None = None,
     network: str = "none",
 ) -> SandboxSpec:
-    config, limits = settings.config, settings.config.sandbox_config
+    config, limits = settings.config, settings.config.limits(environment)
     return SandboxSpec(
         name=f"realwork-{uuid.uuid4().hex}",
         image=image or environment.docker_image,
@@ -219,5 +222,9 @@ def _sandbox_spec(
         cpus=limits.cpus,
         pids=limits.pids,
         shm_mib=limits.shm_mib,
+        disk_mib=limits.disk_mib,
+        capabilities=limits.needed_capabilities,
+        user=limits.user,
+        read_only=limits.read_only,
         runtime=limits.runtime,
     )

@@ -7,7 +7,7 @@ in no validation error. Loading a file, with every mistake named at once, is `re
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from realwork.fields import (
@@ -19,28 +19,17 @@ from realwork.fields import (
     Line,
     SandboxPath,
     Seconds,
+    Section,
     Text,
     Value,
     VariableName,
 )
+from realwork.limits import SandboxLimits
 
 DEFAULT_MODEL = "anthropic/claude-sonnet-4"
 DEFAULT_BASE_URL = "https://openrouter.ai/api/v1"
 SCRIPTED_PREFIX = "scripted:"
 DUPLICATE_IDS = "duplicate_ids"
-
-
-class Section(BaseModel):
-    """A closed, frozen section: an unknown key is an error."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-    )
 
 
 class TimeoutConfig(Section):
@@ -78,11 +67,13 @@ class EnvironmentConfig(Section):
     copy_folders: list[Line] = []
     """Copied in before init as `<working_directory>/<basename>`, and again, pristine, before the tests."""
     network: Line | None = None
-    """Network while the agent works and the tests run; null takes `sandbox_config.network`."""
+    """Network while the agent works and the tests run; null takes `network` of the sandbox_config."""
     init_network: Line = "bridge"
     """Network of the init commands."""
     timeout_config: TimeoutConfig | None = None
     """Timeouts of this environment; fields left out take those of the run."""
+    sandbox_config: SandboxLimits | None = None
+    """Limits of this environment's sandboxes; fields left out take those of the run."""
     max_retries: CountOrZero = 3
     """New attempts of a rollout after a retryable failure."""
 
@@ -91,12 +82,17 @@ class EnvironmentConfig(Section):
         """Whether something is copied in or run before the agent can begin."""
         return bool(self.init_commands or self.copy_folders)
 
-    def with_timeouts(self, common: TimeoutConfig) -> "EnvironmentConfig":
-        """The same environment, the timeouts it leaves out taken from `common`."""
-        if self.timeout_config is None:
-            return self
-        own = self.timeout_config.model_dump(exclude_unset=True)
-        return self.model_copy(update={"timeout_config": TimeoutConfig(**(common.model_dump() | own))})
+    def completed(self, timeouts: TimeoutConfig, limits: SandboxLimits) -> "EnvironmentConfig":
+        """The same environment, what its own sections leave out taken from those of the run."""
+        own: dict[str, Section] = {}
+        if self.timeout_config is not None:
+            given = self.timeout_config.model_dump(exclude_unset=True)
+            own["timeout_config"] = TimeoutConfig(**(timeouts.model_dump() | given))
+        if self.sandbox_config is not None:
+            given = self.sandbox_config.model_dump(exclude_unset=True)
+            common = limits.model_dump(include=set(SandboxLimits.model_fields))
+            own["sandbox_config"] = SandboxLimits(**(common | given))
+        return self.model_copy(update=own)
 
 
 class LlmConfig(Section):
@@ -176,29 +172,11 @@ class EpisodeControlConfig(Section):
         return min(self.max_episodes_per_env or self.max_episodes, self.safety_limit)
 
 
-class SandboxConfig(Section):
-    """Limits of every sandbox; secure by default."""
+class SandboxConfig(SandboxLimits):
+    """The kind of every sandbox, and the limits of those whose environment names none."""
 
     kind: Literal["docker", "local"] = "docker"
     """`local`, a temporary folder on this machine without isolation, is taken from `--sandbox local` alone."""
-    network: Line = "none"
-    """Network while the agent works and the tests run: none, bridge or the name of a network of the engine."""
-    memory_mib: Annotated[int, Field(ge=16, le=LARGEST_COUNT)] = 2048
-    """Memory of a sandbox, swap included."""
-    cpus: Annotated[float, Field(gt=0, le=4096)] = 1.0
-    """Cores a sandbox may use."""
-    pids: Annotated[int, Field(ge=8, le=LARGEST_COUNT)] = 512
-    """Most processes of a sandbox."""
-    shm_mib: Count = 64
-    """Size of `/dev/shm`."""
-    output_limit_kib: Count = 64
-    """Kept of each stream of a command: head and tail."""
-    runtime: Line | None = None
-    """Another OCI runtime of the engine, such as runsc or kata."""
-
-    @property
-    def output_limit_bytes(self) -> int:
-        return self.output_limit_kib << 10
 
 
 class PluginEntry(Section):
@@ -222,9 +200,10 @@ class PluginEntry(Section):
 
 
 class RunConfig(Section):
-    """The whole run file; `timeout_config` stands before `environments`, which take from it what they do not name."""
+    """The whole run file; what environments take from the run's own sections stands before them."""
 
     timeout_config: TimeoutConfig = TimeoutConfig()
+    sandbox_config: SandboxConfig = SandboxConfig()
     environments: Annotated[list[EnvironmentConfig], Field(min_length=1)]
     """The tasks; at least one."""
     rollout_config: RolloutConfig
@@ -233,7 +212,6 @@ class RunConfig(Section):
     """The system message."""
     episode_control_config: EpisodeControlConfig = EpisodeControlConfig()
     llm_config: LlmConfig = LlmConfig()
-    sandbox_config: SandboxConfig = SandboxConfig()
     plugins: list[PluginEntry] = []
 
     @field_validator("environments")
@@ -249,9 +227,10 @@ class RunConfig(Section):
 
     @field_validator("environments")
     @classmethod
-    def _inherit_timeouts(cls, value: list[EnvironmentConfig], info: ValidationInfo) -> list[EnvironmentConfig]:
-        common: TimeoutConfig = info.data.get("timeout_config", TimeoutConfig())
-        return [one.with_timeouts(common) for one in value]
+    def _inherit(cls, value: list[EnvironmentConfig], info: ValidationInfo) -> list[EnvironmentConfig]:
+        timeouts: TimeoutConfig = info.data.get("timeout_config", TimeoutConfig())
+        limits: SandboxLimits = info.data.get("sandbox_config", SandboxLimits())
+        return [one.completed(timeouts, limits) for one in value]
 
     def environment(self, environment_id: str) -> EnvironmentConfig:
         """The environment of that id.
@@ -270,4 +249,8 @@ class RunConfig(Section):
 
     def network(self, environment: EnvironmentConfig) -> str:
         """The network of `environment` while the agent works."""
-        return environment.network or self.sandbox_config.network
+        return environment.network or self.limits(environment).network
+
+    def limits(self, environment: EnvironmentConfig) -> SandboxLimits:
+        """The limits that hold for the sandboxes of `environment`."""
+        return environment.sandbox_config or self.sandbox_config

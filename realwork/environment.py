@@ -28,6 +28,8 @@ from realwork.types import (
     WriteAction,
 )
 
+_DISK_FULL = "More was written to disk than is allowed; everything that ran was killed."
+
 
 class PackedFolder(Record):
     """A folder of the user's as a tar archive whose entries begin with `name`."""
@@ -81,6 +83,11 @@ class Environment:
         self._output_limit_bytes = output_limit_bytes
         self._background_commands = earlier_calls  # the logs of those before stay
 
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether more has been written than the sandbox may hold."""
+        return self._sandbox.is_disk_full
+
     async def step(self, call: ToolCall, action: Action, *, time_left_s: float) -> Observation:
         """Carry out `action`, which `call` asked for, within `time_left_s` seconds."""
         began = time.monotonic()
@@ -112,7 +119,8 @@ class Environment:
             working_directory=self._resolve(action.working_directory or "."),
             limit_bytes=self._output_limit_bytes,
         )
-        return _command_observation(result, timeout_s)
+        notes = [_DISK_FULL] if self._sandbox.is_disk_full else []
+        return _command_observation(result, timeout_s, notes)
 
     async def _start(self, action: CommandAction, time_left_s: float) -> Observation:
         self._background_commands += 1
@@ -155,8 +163,8 @@ def _answer(
     )
 
 
-def _command_observation(result: CommandResult, timeout_s: float) -> Observation:
-    notes = [decode(result.stderr)]
+def _command_observation(result: CommandResult, timeout_s: float, more: Sequence[str] = ()) -> Observation:
+    notes = [decode(result.stderr), *more]
     if result.timed_out:
         notes.append(f"The command was killed: it took more than {timeout_s:g} s.")
     if result.oom:

@@ -143,6 +143,8 @@ class Episode:
             return "action_limit"
         if self._limits.max_tokens is not None and self._tokens >= self._limits.max_tokens:
             return "token_limit"
+        if self._environment.is_disk_full:
+            return "disk_limit"
         return None
 
     def _time_left(self) -> float:
@@ -241,6 +243,8 @@ class Episode:
             return "Not executed: the task was marked as done before."
         if self._time_left() <= 0 or not reviewed:
             return "Not executed: the time for this task is over."
+        if self._environment.is_disk_full:
+            return "Not executed: more was written to disk than is allowed."
         if position >= MAX_CALLS_PER_REPLY:
             return f"Not executed: at most {MAX_CALLS_PER_REPLY} tool calls in one reply are carried out."
         return None

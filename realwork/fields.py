@@ -1,4 +1,4 @@
-"""The types that the run file's fields are made of: each says in plain words what it expects.
+"""What the run file's model is made of: its closed sections, and types of fields that say what they expect.
 
 Messages never hold the value, which may be secret.
 """
@@ -7,10 +7,23 @@ import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 LARGEST_COUNT = 2**31 - 1
 LONGEST_S = 1e9
+
+
+class Section(BaseModel):
+    """A closed, frozen section: an unknown key is an error."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
 
 
 def _not_blank(value: str) -> str:

@@ -89,6 +89,7 @@ class AttemptRecord:
         model: null until it is opened.
         place: `node_id` and `image_digest`, as soon as they are known.
         parent: the attempt that this one goes on from, null when it begins at the beginning.
+        not_enforced: names of the protections that do not hold there.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class AttemptRecord:
         self.seconds = {"queue_s": queue_s, "image_s": image_s}
         self.model: Model | None = None
         self.place: dict[str, Any] = {}
+        self.not_enforced: tuple[str, ...] = ()
         self.parent: Trajectory | None = None
         self._spec = spec.model_copy(update={"resumed": None})
         self._settings = settings
@@ -180,7 +182,8 @@ class AttemptRecord:
     def _metadata(self) -> dict[str, Any]:
         factor = self._settings.timeout_multiplier
         stretched = {} if factor == 1.0 else {"timeout_multiplier": factor}
-        return {"realwork_version": realwork.__version__, "python": platform.python_version()} | stretched
+        known = {"realwork_version": realwork.__version__, "python": platform.python_version()}
+        return known | {"not_enforced": list(self.not_enforced)} | stretched
 
 
 def failed_rollout(spec: RolloutSpec, settings: RolloutSettings, error: EpisodeError) -> Trajectory:
@@ -194,7 +197,8 @@ def with_steps(lost: Trajectory, unfinished: Trajectory | None) -> Trajectory:
     """`lost` with the steps and messages of the last unfinished record of the attempt, if it had handed one over."""
     if unfinished is None:
         return lost
-    kept = ("messages", "steps", "timing", "started_at", "node_id", "image_digest", "model", "base_url_host")
+    place = ("node_id", "image_digest", "model", "base_url_host", "metadata")
+    kept = ("messages", "steps", "timing", "started_at", *place)
     taken_over = ("parent_trajectory_id", "fork_step")
     return lost.model_copy(update={name: getattr(unfinished, name) for name in kept + taken_over})
 

@@ -155,6 +155,7 @@ class _Attempt:
             parent = self._record.parent
             digest = parent.image_digest if parent else sandbox.image_digest
             self._record.place |= {"image_digest": digest, "node_id": sandbox.node_name}
+            self._record.not_enforced = sandbox.not_enforced
             self._record.seconds["boot_s"] = time.monotonic() - began
             async with self._backends.open_model(self._spec) as model:
                 self._record.model = model
@@ -196,7 +197,7 @@ class _Attempt:
         )
 
     def _ready(self, environment: EnvironmentConfig, sandbox: Sandbox) -> Environment:
-        limit_bytes = self._config.sandbox_config.output_limit_bytes
+        limit_bytes = self._config.limits(environment).output_limit_bytes
         return Environment(
             sandbox,
             environment,
@@ -265,7 +266,7 @@ class _Attempt:
                         environment,
                         self._folders,
                         test_timeout_s=timeout_s,
-                        limit_bytes=self._config.sandbox_config.output_limit_bytes,
+                        limit_bytes=self._config.limits(environment).output_limit_bytes,
                     )
         except TimeoutError as error:
             raise GradingError("the tests did not end in their time") from error

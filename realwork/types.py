@@ -22,6 +22,7 @@ TerminatedReason = Literal[
     "action_limit",
     "context_limit",
     "token_limit",
+    "disk_limit",
     "llm_error",
     "environment_error",
     "grading_error",

@@ -12,6 +12,7 @@ ROWS = [
     ["errors"],
     ["types"],
     ["text", "fields"],
+    ["limits"],
     ["config"],
     ["tools"],
     ["schedule"],

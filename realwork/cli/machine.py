@@ -15,12 +15,14 @@ from realwork.cli.console import results
 from realwork.errors import SandboxError
 
 if TYPE_CHECKING:
+    from realwork.sandbox.abilities import Abilities
     from realwork.sandbox.engine import Engine
     from realwork.sandbox.reaper import GarbageReport
 
 BASE_IMAGE = "realwork/base:bookworm"
 PACKAGES = ("realwork", "ray", "docker", "openai", "pydantic", "pyarrow")
 MIN_FREE_GIB = 5
+INDISPENSABLE = ("memory", "cpu", "pids")
 GC_AGAIN_AFTER_S = 3.0
 
 
@@ -45,20 +47,23 @@ def _machine() -> Iterator[tuple[bool, str]]:
 
 
 async def _engine() -> list[tuple[bool, str]]:
+    from realwork.sandbox.abilities import abilities
     from realwork.sandbox.engine import open_engine
 
     try:
         async with open_engine() as engine:
-            return [*_abilities(await engine.call("asking the engine", engine.client.info)), await _base_image(engine)]
+            image = await _base_image(engine)
+            return [*_abilities(await abilities(engine, BASE_IMAGE if image[0] else None)), image]
     except SandboxError as error:
         return [(False, str(error))]
 
 
-def _abilities(info: dict[str, object]) -> Iterator[tuple[bool, str]]:
-    yield True, f"Docker engine {info['ServerVersion']}, {info['Driver']}, cgroup v{info.get('CgroupVersion', '1')}"
-    for key, what in (("MemoryLimit", "memory"), ("CpuCfsQuota", "CPU"), ("PidsLimit", "process")):
-        can = bool(info.get(key))
-        yield can, f"the engine {'enforces' if can else 'CANNOT enforce'} {what} limits"
+def _abilities(found: "Abilities") -> Iterator[tuple[bool, str]]:
+    yield True, f"Docker engine {found.version}"
+    for each in found.shortcomings:
+        yield each.name not in INDISPENSABLE, f"the engine does NOT enforce {each.sentence}"
+    kernels = ", ".join(found.own_kernel_runtimes) or "none in which a sandbox has a kernel of its own (runsc, kata)"
+    yield True, f"runtimes: {', '.join(found.runtimes)}; {kernels}"
 
 
 async def _base_image(engine: "Engine") -> tuple[bool, str]:

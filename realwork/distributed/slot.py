@@ -25,8 +25,8 @@ STORE_WAIT_STOPPING_S = 10.0
 
 
 def rollout_memory_mib(config: RunConfig) -> int:
-    """What one rollout in flight reserves: its sandbox's limit and its process."""
-    return config.sandbox_config.memory_mib + ACTOR_MIB
+    """What one rollout in flight reserves, since any may be next: the highest limit of a sandbox and its process."""
+    return max(config.limits(each).memory_mib for each in config.environments) + ACTOR_MIB
 
 
 class Slot:

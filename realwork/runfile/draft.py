@@ -212,6 +212,8 @@ def _placeholder(loc: Loc) -> Any:
             return f"?{index}"
         case ("plugins", int()):
             return {"module": "?"}
+        case (*_, "capabilities", int()):
+            return "KILL"
         case (*_, int()):
             return "?"
         case _:

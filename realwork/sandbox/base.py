@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pydantic import Field
 
+from realwork.limits import CAPABILITIES
 from realwork.types import Record, Snapshot
 
 
@@ -48,6 +49,10 @@ class SandboxSpec(Record):
         network: "none", "bridge" or the name of a network of the engine, from the start.
         deadline_s: after so many seconds the sandbox ends by itself, whatever became of its owner.
         cpus: how much of a CPU it may use, 1.0 = one core.
+        disk_mib: what may be written beyond the image; null for no bound.
+        capabilities: of root inside; all others are dropped.
+        user: who the agent is, as soon as it has been handed over; null for root.
+        read_only: only the working directory, `/tmp` and `/dev/shm` can be written.
     """
 
     name: str
@@ -61,6 +66,10 @@ class SandboxSpec(Record):
     cpus: float = 1.0
     pids: int = 512
     shm_mib: int = 64
+    disk_mib: int | None = None
+    capabilities: tuple[str, ...] = CAPABILITIES
+    user: str | None = None
+    read_only: bool = False
     runtime: str | None = None
 
 
@@ -74,6 +83,14 @@ class Sandbox(Protocol):
     @property
     def image_digest(self) -> str | None:
         """The content id of the image it was made from, null where there is no image."""
+
+    @property
+    def not_enforced(self) -> tuple[str, ...]:
+        """Short names of the protections that do not hold here, see `realwork.sandbox.abilities`."""
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether more has been written than may be; everything that ran inside has been killed then."""
 
     async def execute(
         self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536, apart: bool = False
@@ -115,6 +132,13 @@ class Sandbox(Protocol):
 
     async def set_network(self, network: str) -> None:
         """Change to `network`; "none" cuts it off. Only from a bridge or a named network, never from "none"."""
+
+    async def hand_over(self) -> None:
+        """Say that everything is set up: from now on commands and files are those of the agent's user.
+
+        Raises:
+            PrepareError: there is no such user.
+        """
 
     async def stop_processes(self) -> None:
         """Kill everything that runs inside, but the sandbox's own first process."""

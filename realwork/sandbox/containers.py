@@ -17,14 +17,12 @@ from requests.exceptions import RequestException
 
 from realwork.errors import ImageError, SandboxError, SandboxLost
 from realwork.sandbox import labels, scripts
+from realwork.sandbox.abilities import abilities
 from realwork.sandbox.base import SandboxSpec
 from realwork.sandbox.engine import Engine, NameInUse, NoAnswer
 
 log = logging.getLogger(__name__)
 
-CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
-"""What dpkg, apt and pip need as root, and KILL to end processes of other users inside. Not among them: NET_RAW
-(forged packets), MKNOD (devices), SYS_CHROOT, SETPCAP, SETFCAP, AUDIT_WRITE, NET_BIND_SERVICE."""
 OPEN_FILES = 8192
 """Not above what engines themselves are started with."""
 CREATE_S = 55.0
@@ -90,7 +88,8 @@ class Container:
             log.warning("Container %s is left for the garbage collection: %s", self._spec.name, said)
 
     async def _create(self) -> None:
-        work = partial(_create, self._engine, self._spec, self._labels)
+        has_quota = (await abilities(self._engine, self._spec.image)).has_disk_quota
+        work = partial(_create, self._engine, self._spec, self._labels, has_quota=has_quota)
         self._may_exist = True
         try:
             doing = f"creating container {self._spec.name} of {self._spec.image}"
@@ -152,12 +151,13 @@ async def inspect(engine: Engine, name: str) -> dict[str, Any]:
     return await engine.call(f"looking at container {name}", engine.client.inspect_container, name)
 
 
-def _create(engine: Engine, spec: SandboxSpec, own: dict[str, str]) -> str:
+def _create(engine: Engine, spec: SandboxSpec, own: dict[str, str], *, has_quota: bool) -> str:
     memory = spec.memory_mib << 20
+    half_in_memory = {"/tmp": f"exec,mode=1777,size={memory // 2}"}
     host = engine.client.create_host_config(
         network_mode=spec.network,
         cap_drop=["ALL"],
-        cap_add=list(CAPABILITIES),
+        cap_add=list(spec.capabilities),
         security_opt=["no-new-privileges"],
         mem_limit=memory,
         memswap_limit=memory,
@@ -168,6 +168,9 @@ def _create(engine: Engine, spec: SandboxSpec, own: dict[str, str]) -> str:
         log_config=LogConfig(type=LogConfig.types.NONE),
         restart_policy={"Name": "no"},
         runtime=spec.runtime,
+        read_only=spec.read_only,
+        tmpfs=half_in_memory if spec.read_only and spec.working_directory != "/tmp" else None,
+        storage_opt={"size": f"{spec.disk_mib}M"} if has_quota and spec.disk_mib is not None else None,
     )
     created = engine.client.create_container(
         spec.image,
@@ -178,6 +181,7 @@ def _create(engine: Engine, spec: SandboxSpec, own: dict[str, str]) -> str:
         working_dir=spec.working_directory,
         environment=spec.environment_variables,
         labels={**spec.labels, **own},
+        volumes=[spec.working_directory] if spec.read_only else None,
         host_config=host,
     )
     return str(created["Id"])

@@ -1,28 +1,30 @@
 """A sandbox that is a Docker container.
 
 Guarantees: the container is named and labelled before it exists, ends by itself at its deadline, and is removed on
-every way out of the block, cancellation included. Everything inside runs as root with the few capabilities of
-`containers.CAPABILITIES`.
+every way out of the block, cancellation included; what it writes is bounded. Everything inside runs as root with the
+few capabilities of the spec, or, once it is handed over, as the user of the spec with none.
 """
 
 import asyncio
+import posixpath
 import socket
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from realwork.errors import FileError, SandboxError, SandboxLost
-from realwork.sandbox import containers, scripts, snapshots
+from realwork.sandbox import containers, scripts, snapshots, upkeep
+from realwork.sandbox.abilities import DISK_QUOTA, abilities
 from realwork.sandbox.base import CommandResult, FileContent, SandboxSpec
 from realwork.sandbox.channel import Channel
+from realwork.sandbox.disk import DiskGuard, watched
 from realwork.sandbox.engine import Engine, open_engine
 from realwork.sandbox.execs import Ended, Execs
+from realwork.sandbox.files import first_name
 from realwork.sandbox.uncancelled import uncancelled
 from realwork.types import Snapshot
 
 FILE_S = 30.0
-STOP_S = 15.0
 INLINE_BYTES = 25_000
 """More than that, written as text, may not fit into one argument."""
 NOT_STARTED_BY_AGENT = (b"no such file", b"permission denied", b"format error", b"too long", b"not found")
@@ -54,9 +56,12 @@ async def open_container(
             await uncancelled(container.create())
             await uncancelled(container.start())
             found = await container.inspect()
-            sandbox = DockerSandbox(engine, str(found["Id"]), str(found["Image"]), spec, with_channel=with_channel)
+            known = (await abilities(engine, spec.image)).not_enforced
+            ids = str(found["Id"]), str(found["Image"])
+            sandbox = DockerSandbox(engine, *ids, spec, with_channel=with_channel, not_enforced=known)
             stack.callback(sandbox.close)
-            yield sandbox
+            async with watched(sandbox.guard):
+                yield sandbox
         finally:
             await uncancelled(container.remove())
 
@@ -76,14 +81,23 @@ class DockerSandbox:
         *,
         with_channel: bool = True,
         environment_variables: Mapping[str, str] | None = None,
+        not_enforced: tuple[str, ...] = (),
     ) -> None:
         self._engine = engine
+        self._spec = spec
         self._container_id = container_id
         self._image_id = image_id
-        self._spec = spec
+        self._not_enforced = not_enforced
         self._execs = Execs(engine, container_id, environment_variables)
         self._channel = Channel(self._execs) if with_channel else None
         self._oom_kills = 0
+        self._is_handed_over = False
+        self._killing = asyncio.Lock()
+        self.guard: DiskGuard | None = None
+        if spec.disk_mib is not None and (spec.read_only or DISK_QUOTA in not_enforced):
+            volume = spec.working_directory if spec.read_only else None
+            written = partial(upkeep.written_bytes, engine, self._container_id, self._execs, volume)
+            self.guard = DiskGuard(spec.disk_mib << 20, written, self._kill_all)
 
     @staticmethod
     def restore(
@@ -106,9 +120,19 @@ class DockerSandbox:
     def image_digest(self) -> str | None:
         return self._image_id
 
+    @property
+    def not_enforced(self) -> tuple[str, ...]:
+        return self._not_enforced
+
+    @property
+    def is_disk_full(self) -> bool:
+        return self.guard is not None and self.guard.is_full
+
     async def execute(
         self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536, apart: bool = False
     ) -> CommandResult:
+        async with self._killing:
+            pass  # what the disk guard has begun to kill does not include this command
         ended = None
         if self._channel is not None and not apart:
             ended = await self._channel.command(
@@ -151,12 +175,14 @@ class DockerSandbox:
         return FileContent(content=content, size_bytes=max(int(size), len(content)))
 
     async def copy_in(self, directory: str, archive: bytes) -> None:
-        await self._file_script(directory, scripts.MAKE_FOLDER, directory)
+        await self._file_script(directory, scripts.MAKE_FOLDER, directory, as_root=True)
         unpack = partial(self._engine.client.put_archive, self._container_id, directory, archive)
         await self._engine.call_within(55.0, f"copying files into {directory}", unpack)
+        if self._is_handed_over and (name := first_name(archive)):
+            await upkeep.give(self._execs, posixpath.join(directory, name), self._execs.user)
 
     async def remove(self, path: str) -> None:
-        await self._file_script(path, scripts.REMOVE, path)
+        await self._file_script(path, scripts.REMOVE, path, as_root=True)
 
     async def set_network(self, network: str) -> None:
         client = self._engine.client
@@ -173,15 +199,21 @@ class DockerSandbox:
                 f"joining network {network}", client.connect_container_to_network, self._container_id, network
             )
 
+    async def hand_over(self) -> None:
+        if self._spec.user is None or self._is_handed_over:
+            return
+        await upkeep.give(self._execs, self._spec.working_directory, self._spec.user)
+        self.close()
+        self._execs.user = self._spec.user
+        self._is_handed_over = True
+
     async def stop_processes(self) -> None:
         self.close()
-        deadline = time.monotonic() + STOP_S
-        while time.monotonic() < deadline:
-            ended = await self._execs.script(scripts.KILL_ALL, timeout_s=STOP_S)
-            if ended.exit_code == 0:
-                return
-            await asyncio.sleep(0.05)
-        raise SandboxLost(f"Processes in the container survive their killing for {STOP_S:g} s")
+        await self._kill_all()
+
+    async def _kill_all(self) -> None:
+        async with self._killing:
+            await upkeep.kill_all(self._execs)
 
     async def snapshot(self, *, keep: bool = False) -> Snapshot | None:
         return await snapshots.take(
@@ -201,16 +233,22 @@ class DockerSandbox:
             self._channel.close()
 
     async def _file_script(
-        self, path: str, script: str, *arguments: str, content: bytes | None = None, limit_bytes: int = 4096
+        self,
+        path: str,
+        script: str,
+        *arguments: str,
+        content: bytes | None = None,
+        limit_bytes: int = 4096,
+        as_root: bool = False,
     ) -> Ended:
         if "\0" in path:
             raise FileError(f"{path!r}: a path has no NUL character")
         ended = None
-        if self._channel is not None and content is None:
+        if self._channel is not None and content is None and not (as_root and self._is_handed_over):
             ended = await self._channel.script(script, *arguments, timeout_s=FILE_S, limit_bytes=limit_bytes)
         if ended is None:
             ended = await self._execs.script(
-                script, *arguments, timeout_s=FILE_S, content=content, limit_bytes=limit_bytes
+                script, *arguments, timeout_s=FILE_S, content=content, limit_bytes=limit_bytes, as_root=as_root
             )
         if ended.exit_code == 0:
             return ended

@@ -23,6 +23,7 @@ from urllib3.exceptions import HTTPError
 
 from realwork.errors import ImageError, SandboxError, SandboxLost
 from realwork.sandbox.stream import FrameStream
+from realwork.types import Record
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -59,6 +60,12 @@ class EngineClient(docker.APIClient):
         )
         return str(self._result(response, json=True)["Id"])  # type: ignore[attr-defined]
 
+    def written_bytes(self, container_id: str) -> int:
+        """What a container has written beyond its image, volumes not counted."""
+        url = self._url("/containers/{0}/json", container_id)  # type: ignore[attr-defined]
+        found = self._result(self._get(url, params={"size": "1"}), json=True)  # type: ignore[attr-defined]
+        return int(found.get("SizeRw") or 0)
+
     def open_exec(self, exec_id: str) -> tuple[socket.socket, bytes]:
         """Start an exec; its connection, not blocking, and what of its output arrived along with the headers."""
         response = self._post_json(  # type: ignore[attr-defined]
@@ -84,12 +91,17 @@ class EngineClient(docker.APIClient):
 
 
 class Engine:
-    """A connection to one engine, for one event loop."""
+    """A connection to one engine, for one event loop.
+
+    Attributes:
+        abilities: kept by `realwork.sandbox.abilities`, null until it has asked.
+    """
 
     def __init__(self, client: EngineClient, executor: ThreadPoolExecutor) -> None:
         self.client = client
         self._executor = executor
         self._locks: dict[str, asyncio.Lock] = {}
+        self.abilities: Record | None = None
 
     def lock(self, key: str) -> asyncio.Lock:
         """The lock of that name, to do a thing once however many ask."""
@@ -113,16 +125,25 @@ class Engine:
         """
         request = self._executor.submit(work)
         answer = asyncio.wrap_future(request)
+        is_wanted = False
         try:
             await asyncio.wait({answer}, timeout=timeout_s)
+            is_wanted = answer.done()
         finally:
-            if not answer.done():
+            if not is_wanted:
                 answer.cancel()
-                request.add_done_callback(partial(_drop, discard))
+                self._drop_later(request, discard)
         if answer.cancelled():
             raise NoAnswer(f"{doing}: the engine did not answer within {timeout_s:g} s")
         with translated(doing):
             return answer.result()
+
+    def _drop_later(self, request: Future[T], discard: Callable[[T], None] | None) -> None:
+        """Discard the result in a thread, whether it is there already (the caller was cancelled just then) or not."""
+        if request.done():
+            self._executor.submit(_drop, discard, request)
+        else:
+            request.add_done_callback(partial(_drop, discard))
 
     async def attach(self, exec_id: str, stream: S) -> S:
         """Start an exec and let `stream`, which the caller closes, read its output from now on."""

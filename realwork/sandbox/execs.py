@@ -21,6 +21,7 @@ from realwork.sandbox.uncancelled import uncancelled
 
 S = TypeVar("S", bound=FrameStream)
 
+ROOT = "0:0"
 GRACE_S = 1.5
 """Between TERM and KILL."""
 BUILTINS_S = 10.0
@@ -54,11 +55,16 @@ class Ended:
 
 
 class Execs:
-    """Runs commands in one container, as root; `environment_variables` are added to the container's."""
+    """Runs commands in one container; `environment_variables` are added to the container's.
+
+    Attributes:
+        user: who they run as; what is ours alone runs as root.
+    """
 
     def __init__(
         self, engine: Engine, container_id: str, environment_variables: Mapping[str, str] | None = None
     ) -> None:
+        self.user = ROOT
         self._engine = engine
         self._container_id = container_id
         self._environment_variables = dict(environment_variables or {})
@@ -79,11 +85,17 @@ class Execs:
             stream.close()
 
     async def script(
-        self, script: str, *arguments: str, timeout_s: float, content: bytes | None = None, limit_bytes: int = 4096
+        self,
+        script: str,
+        *arguments: str,
+        timeout_s: float,
+        content: bytes | None = None,
+        limit_bytes: int = 4096,
+        as_root: bool = False,
     ) -> Ended:
         """Run one of `scripts`, not bound to end at its deadline inside; `content` is its standard input."""
         argv = ["/bin/sh", "-c", script, "sh", *arguments]
-        exec_id, stream = await self._start(argv, limit_bytes, stdin=content is not None)
+        exec_id, stream = await self._start(argv, limit_bytes, stdin=content is not None, as_root=as_root)
         began = time.monotonic()
         try:
             if content is not None:
@@ -94,16 +106,23 @@ class Execs:
             stream.close()
 
     async def _start(
-        self, argv: Sequence[str], limit_bytes: int, *, announces_pid: bool = False, stdin: bool = False
+        self,
+        argv: Sequence[str],
+        limit_bytes: int,
+        *,
+        announces_pid: bool = False,
+        stdin: bool = False,
+        as_root: bool = False,
     ) -> tuple[str, ExecStream]:
         client = self._engine.client
+        user = ROOT if as_root else self.user
         created = await self._engine.call(
             "preparing a command",
             client.exec_create,
             self._container_id,
             list(argv),
             stdin=stdin,
-            user="0:0",
+            user=user,
             environment=self._environment_variables,
         )
         exec_id = created["Id"]
@@ -113,7 +132,7 @@ class Execs:
         """Start `argv` with an open standard input; the id of the exec. The caller closes the stream."""
         client = self._engine.client
         created = await self._engine.call(
-            "opening a channel", client.exec_create, self._container_id, list(argv), stdin=True, user="0:0"
+            "opening a channel", client.exec_create, self._container_id, list(argv), stdin=True, user=self.user
         )
         await self._engine.attach(created["Id"], stream)
         return str(created["Id"])
@@ -168,7 +187,7 @@ class Execs:
     async def _end_once(self, session: int, exited: Callable[[float], Awaitable[object]], grace_s: float) -> bool:
         """Whether the script ran to its end; it does not in a container without memory, or when it is killed itself."""
         argv = ["/bin/sh", "-c", scripts.END_SESSION, "sh", str(session)]
-        ending_id, ending = await self._start(argv, 0, stdin=True)
+        ending_id, ending = await self._start(argv, 0, stdin=True, as_root=True)
         try:
             await exited(grace_s)
             ending.send(b"\n")

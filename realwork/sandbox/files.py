@@ -61,6 +61,13 @@ def _add(archive: tarfile.TarFile, path: Path, name: str, seen: dict[tuple[int, 
         raise InputError(f"{path} is neither a file, a folder nor a link, and cannot be copied into a sandbox")
 
 
+def first_name(archive: bytes) -> str | None:
+    """What a tar made by `pack_folder` unpacks to, null when it is empty."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        entry = tar.next()
+    return entry.name.partition("/")[0] if entry is not None else None
+
+
 def regular_files(archive: bytes) -> list[tuple[str, bytes]]:
     """Name and content of every regular file in a tar made by `pack_folder`, in its order."""
     found = []

@@ -71,6 +71,14 @@ class LocalSandbox:
     def image_digest(self) -> str | None:
         return None
 
+    @property
+    def not_enforced(self) -> tuple[str, ...]:
+        return ("isolation",)
+
+    @property
+    def is_disk_full(self) -> bool:
+        return False
+
     async def execute(
         self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536, apart: bool = False
     ) -> CommandResult:
@@ -117,6 +125,9 @@ class LocalSandbox:
 
     async def set_network(self, network: str) -> None:
         """A local sandbox has the network of this machine, whatever is asked for."""
+
+    async def hand_over(self) -> None:
+        """In a local sandbox everything runs as this process's user."""
 
     async def stop_processes(self) -> None:
         mark = f"HOME={self._root}".encode() + b"\0"

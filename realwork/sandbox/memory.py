@@ -23,6 +23,7 @@ class MemorySandbox:
         archives: what was copied in, with its directory, in order.
         stops: how often the processes were stopped.
         snapshots: the files of each snapshot by its id; one that was removed is not among them.
+        is_disk_full: whether more has been written than may be.
     """
 
     def __init__(self, answers: Mapping[str, CommandResult | Exception] | None = None) -> None:
@@ -35,6 +36,7 @@ class MemorySandbox:
         self.stops = 0
         self.snapshots: dict[str, dict[str, bytes]] = {}
         self._taken = 0
+        self.is_disk_full = False
 
     @property
     def node_name(self) -> str:
@@ -83,6 +85,13 @@ class MemorySandbox:
 
     async def set_network(self, network: str) -> None:
         self.network = network
+
+    @property
+    def not_enforced(self) -> tuple[str, ...]:
+        return ()
+
+    async def hand_over(self) -> None:
+        """There are no users."""
 
     async def stop_processes(self) -> None:
         self.stops += 1

@@ -49,6 +49,7 @@ class Recipe(Record):
     Attributes:
         base_id: the content id of the image that it is made of.
         folders: digests of the copied folders, in order.
+        user: whom the working directory belongs to in the end, null for root.
     """
 
     base_id: str
@@ -57,6 +58,7 @@ class Recipe(Record):
     init_network: str
     environment_variables: dict[str, str]
     working_directory: str
+    user: str | None = None
 
     @property
     def digest(self) -> str:
@@ -128,7 +130,7 @@ class _Build:
         self._recipe = recipe
         self._prepare = prepare
         own = {"name": BUILDER + recipe.digest[:DIGITS], "image": recipe.base_id, "network": recipe.init_network}
-        self._spec = spec.model_copy(update=own | {"environment_variables": {}})
+        self._spec = spec.model_copy(update=own | {"environment_variables": {}, "read_only": False})
         self._kept_labels = {
             PREPARED: recipe.digest,
             ENVIRONMENT: environment_id,

@@ -109,6 +109,18 @@ stat -L -c %s -- "$path" && exec head -c "$2" -- "$path"
 """
 """`$1`: path; `$2`: most bytes. Prints the size of the whole, a newline and the content."""
 
+HAND_OVER = """\
+user=${1%%:*}
+case $user in *[!0-9]*) user=$(id -u -- "$user") || exit 1 ;; esac
+if command -v find >/dev/null; then exec find "$2" ! -user "$user" -exec chown -h -- "$1" {} +; fi
+exec chown -hR -- "$1" "$2"
+"""
+"""`$1`: user, with or without a group; `$2`: folder. What belongs to the user already is not touched, since that would
+copy it into the container's own layer."""
+
+DISK_USE = 'du -skx -- "$1"'
+"""`$1`: folder. Prints its size in KiB."""
+
 MAKE_FOLDER = 'mkdir -p -- "$1"'
 REMOVE = 'rm -rf -- "$1"'
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 
 import pytest
@@ -90,6 +91,24 @@ def test_a_request_without_an_answer_ends_in_time_and_its_late_result_is_discard
 
     with_engine(scenario)
     assert late == ["late"]
+
+
+def test_a_result_that_arrives_just_when_its_caller_is_cancelled_is_discarded(docker_image):
+    discarded = threading.Event()
+
+    async def scenario(engine):
+        loop = asyncio.get_running_loop()
+        arrived = threading.Event()
+        asking = asyncio.create_task(engine.call_within(5, "asking", arrived.set, lambda _: discarded.set()))
+        await asyncio.sleep(0)
+        assert arrived.wait(5)
+        time.sleep(0.2)  # noqa: ASYNC251 - the answer waits in the loop, which has not come to it yet
+        loop.call_soon(asking.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    with_engine(scenario)
+    assert discarded.wait(5)
 
 
 def test_an_image_that_is_there_is_not_pulled(docker_image, client):
