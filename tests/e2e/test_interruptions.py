@@ -80,8 +80,8 @@ def test_ctrl_c_ends_within_30_s_with_finished_rows_kept_and_no_container_left(c
     assert {(row["status"], row["reward"], row["reward_valid"]) for row in cut} == {("cancelled", None, False)}
 
 
-def test_ctrl_c_in_a_long_init_ends_within_30_s_with_one_row_and_no_container(docker_image, tmp_path):
-    name = f"long-{uuid.uuid4().hex[:8]}"
+def test_ctrl_c_in_a_long_init_ends_within_30_s_with_one_row_and_no_container(fresh_name, tmp_path):
+    name = fresh_name
     file = run_file(
         tmp_path,
         environments=[environment(name, init_commands=["echo building; sleep 300"], init_network="none")],
@@ -98,6 +98,33 @@ def test_ctrl_c_in_a_long_init_ends_within_30_s_with_one_row_and_no_container(do
     assert "Traceback" not in said
     assert own_containers(name) == []
     assert [(row["status"], row["reward"]) for row in rows(tmp_path / "out" / name)] == [("cancelled", None)]
+
+
+def test_an_actor_that_is_killed_while_it_prepares_is_replaced(fresh_name, tmp_path):
+    name = fresh_name
+    environments = [
+        environment(name, init_commands=[f"echo {name}; sleep 5; touch done"], init_network="none", max_retries=1)
+    ]
+    (tmp_path / "script.json").write_text("[]")
+    file = run_file(tmp_path, environments=environments, episode_control_config={"max_episodes": 2})
+    with running(
+        "run", file, "--run-id", name, "--llm-model", f"scripted:{tmp_path}/script.json", cwd=tmp_path
+    ) as process:
+        wait_until(lambda: own_containers(name) != [], seconds=60, what="the build begins")
+        client = connect()
+        (building,) = client.containers(all=True, filters={"label": f"{labels.RUN}={name}"})
+        client.close()
+        time.sleep(1)
+        os.kill(json.loads(building["Labels"][labels.OWNER])["pid"], signal.SIGKILL)
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    found = rows(tmp_path / "out" / name)
+    assert sorted((row["sample_index"], row["attempt"], row["success"]) for row in found) == [
+        (0, 0, None),
+        (0, 1, True),
+        (1, 0, True),
+    ]
+    assert own_containers(name) == []
 
 
 def test_a_second_ctrl_c_ends_at_once(cut_run):

@@ -1,11 +1,9 @@
 """Whole runs through the command line: real Ray, real containers, a real HTTP endpoint."""
 
 import json
-import uuid
 
 import pytest
 
-from realwork.sandbox.engine import connect
 from tests.e2e.command import environment, on_terminal, own_containers, plain, realwork, rows, run_file
 from tests.endpoint import DONE, Endpoint, Request, by_turn, error, reply, run
 
@@ -202,8 +200,8 @@ def test_a_failing_init_command_is_one_row_also_with_the_local_sandbox(docker_im
     assert len(rows(tmp_path / "out" / "init")) == 1
 
 
-def test_32_rollouts_pay_the_init_once_and_a_second_run_does_not(docker_image, tmp_path):
-    name = f"once-{uuid.uuid4().hex[:8]}"
+def test_32_rollouts_pay_the_init_once_and_a_second_run_does_not(fresh_name, tmp_path):
+    name = fresh_name
     made = f"sleep 4; echo {name}-$(date +%s%N) >made"
     with Endpoint(by_turn(run("cat made"), DONE)) as endpoint:
         file = run_file(
@@ -227,13 +225,6 @@ def test_32_rollouts_pay_the_init_once_and_a_second_run_does_not(docker_image, t
     assert name in listed.stdout
     assert realwork("images", "--prune", "--unused-for", "999", cwd=tmp_path).stdout.startswith("0 removed")
     assert name in realwork("images", cwd=tmp_path).stdout
-    remove_image(found[0]["image_digest"])
-
-
-def remove_image(image):
-    client = connect()
-    client.remove_image(image, force=True)
-    client.close()
 
 
 def test_a_run_with_the_local_sandbox_says_loudly_what_that_means(tmp_path):

@@ -17,7 +17,9 @@ from realwork.backends import open_backends
 from realwork.config import RunConfig
 from realwork.environment import PackedFolder, prepare
 from realwork.errors import PrepareError
+from realwork.plugins.hooks import NoHooks
 from realwork.record import RolloutSettings
+from realwork.rollout import run_rollout
 from realwork.sandbox import kept, prepared
 from realwork.sandbox.docker import open_container
 from realwork.sandbox.engine import connect, open_engine
@@ -368,6 +370,24 @@ def test_an_image_that_vanishes_is_made_again(mark, client):
                 return await say("cat made")(sandbox)
 
     assert asyncio.run(scenario()) == "here"
+
+
+def test_an_environment_that_a_plugin_changed_is_prepared_as_it_is_changed(mark, client):
+    given = settings(mark, init_commands=["echo plain >made"], unit_tests=["grep changed made"])
+
+    class Changing(NoHooks):
+        async def modify(self, environment):
+            return environment.model_copy(update={"init_commands": [*environment.init_commands, "echo changed >made"]})
+
+    async def main():
+        spec = SPEC.model_copy(update={"environment_id": mark})
+        async with open_backends(given.model_copy(update={"script": ()})) as backends:
+            return [await run_rollout(spec, given, backends, hooks) for hooks in (Changing(), NoHooks())]
+
+    changed, plain = asyncio.run(main())
+    assert (changed.success, plain.success) == (True, False), (changed.error_message, plain.error_message)
+    assert changed.image_digest != plain.image_digest
+    assert changed.timing.image_s > 0
 
 
 def test_a_folder_that_cannot_be_copied_fails_the_environment():
