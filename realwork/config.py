@@ -59,7 +59,8 @@ class EnvironmentConfig(Section):
     unit_tests: Annotated[list[Text], Field(min_length=1)]
     """Commands that grade the work; the reward is the share of them that exits 0."""
     init_commands: list[Text] = []
-    """Run in order through `/bin/sh -c` in the working directory; one that fails fails the environment."""
+    """Run in order through `/bin/sh -c` in the working directory, once per node, into an image that is kept for the
+    next run; one that fails fails the environment."""
     working_directory: SandboxPath = "/workspace"
     """Where commands start and relative paths begin; created if missing."""
     environment_variables: Annotated[dict[VariableName, Value], Field(repr=False)] = {}
