@@ -130,7 +130,8 @@ class _Build:
         self._recipe = recipe
         self._prepare = prepare
         own = {"name": BUILDER + recipe.digest[:DIGITS], "image": recipe.base_id, "network": recipe.init_network}
-        self._spec = spec.model_copy(update=own | {"environment_variables": {}, "read_only": False})
+        unbound = {"environment_variables": {}, "read_only": False, "disk_mib": None}
+        self._spec = spec.model_copy(update=own | unbound)
         self._kept_labels = {
             PREPARED: recipe.digest,
             ENVIRONMENT: environment_id,

@@ -161,15 +161,15 @@ def say(command):
         {"init_network": "bridge"},
         {"environment_variables": {"A": "1"}},
         {"working_directory": "/work"},
+        {"user": "nobody"},
     ],
     ids=str,
 )
 def test_every_ingredient_and_nothing_else_changes_the_digest(change):
     assert make_recipe(**change).digest != make_recipe().digest
     assert make_recipe(**change).digest == make_recipe(**change).digest
-    assert set(Recipe.model_fields) == {
-        *("base_id", "folders", "init_commands", "init_network", "environment_variables", "working_directory")
-    }
+    ingredients = ("base_id", "folders", "init_commands", "init_network", "environment_variables", "working_directory")
+    assert set(Recipe.model_fields) == {*ingredients, "user"}
 
 
 def test_the_order_of_variables_is_nothing_and_that_of_commands_and_folders_is_something():
