@@ -187,14 +187,16 @@ def _settings(run_file: RunFile) -> RolloutSettings:
         config=config.model_copy(update={"llm_config": llm.model_copy(update={"api_key": None})}),
         api_key=llm.api_key,
         script=script,
-        folders={
-            environment_id: tuple(PackedFolder(name=path.name, archive=pack_folder(path, path.name)) for path in paths)
-            for environment_id, paths in run_file.folders.items()
-        },
+        folders={environment_id: _packed(each.copied) for environment_id, each in run_file.folders.items()},
+        test_folders={environment_id: _packed(each.for_tests) for environment_id, each in run_file.folders.items()},
         environments_json={each.id: run_file.environment_json(each.id) for each in config.environments},
         plugins=pack(load_plugins(config, folder=run_file.path.parent)),
         driver=labels.this_process().model_dump_json(),
     )
+
+
+def _packed(folders: tuple[Path, ...]) -> tuple[PackedFolder, ...]:
+    return tuple(PackedFolder(name=folder.name, archive=pack_folder(folder, folder.name)) for folder in folders)
 
 
 def _slots(config: RunConfig, run_file: RunFile, note: Callable[[str], None], *, is_joined: bool) -> int:

@@ -47,6 +47,15 @@ class TimeoutConfig(Section):
         return TimeoutConfig(**{name: min(seconds * factor, LONGEST_S) for name, seconds in self.model_dump().items()})
 
 
+class GradingConfig(Section):
+    """Where and with what the tests run."""
+
+    mode: Literal["fresh", "same"] = "fresh"
+    """`fresh`: in a new sandbox that gets the working directory alone; `same`: where the agent worked."""
+    restage_folders: list[Line] | None = None
+    """Names of the copied folders that are pristine again for the tests; null: all. Leave out what the agent edits."""
+
+
 class EnvironmentConfig(Section):
     """A task and the place it happens in."""
 
@@ -66,7 +75,11 @@ class EnvironmentConfig(Section):
     environment_variables: Annotated[dict[VariableName, Value], Field(repr=False)] = {}
     """For container, commands and tests."""
     copy_folders: list[Line] = []
-    """Copied in before init as `<working_directory>/<basename>`, and again, pristine, before the tests."""
+    """Copied in before init as `<working_directory>/<basename>`, and pristine again for the tests."""
+    test_folders: list[Line] = []
+    """Copied to `<working_directory>/<basename>` for the tests alone; the agent's sandbox never has them."""
+    grading_config: GradingConfig | None = None
+    """How this environment is graded; fields left out take those of the run."""
     network: Line | None = None
     """Network while the agent works and the tests run; null takes `network` of the sandbox_config."""
     init_network: Line = "bridge"
@@ -213,6 +226,7 @@ class RunConfig(Section):
     """The system message."""
     episode_control_config: EpisodeControlConfig = EpisodeControlConfig()
     llm_config: LlmConfig = LlmConfig()
+    grading_config: GradingConfig = GradingConfig()
     plugins: list[PluginEntry] = []
 
     @field_validator("environments")
@@ -247,6 +261,11 @@ class RunConfig(Section):
     def timeouts(self, environment: EnvironmentConfig) -> TimeoutConfig:
         """The timeouts that hold for `environment`."""
         return environment.timeout_config or self.timeout_config
+
+    def grading(self, environment: EnvironmentConfig) -> GradingConfig:
+        """How `environment` is graded."""
+        own = environment.grading_config.model_dump(exclude_unset=True) if environment.grading_config else {}
+        return GradingConfig(**(self.grading_config.model_dump() | own))
 
     def network(self, environment: EnvironmentConfig) -> str:
         """The network of `environment` while the agent works."""

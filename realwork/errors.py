@@ -5,6 +5,7 @@
     ├── RunAborted              the run cannot go on, whatever is tried next
     ├── StoreError              the output directory cannot be written or read
     ├── FileError               a path in the sandbox has no such file: an answer for the agent
+    ├── ArtifactRejected        what the agent left cannot be taken over: its own doing, graded 0
     └── EpisodeError            our machinery failed one rollout; its reward is null
         ├── SandboxError        the engine or the container failed
         │   ├── SandboxLost     the container is gone
@@ -21,7 +22,8 @@
         └── Cancelled           the run was stopped before the rollout ended
 
 Each takes one positional message and keyword fields with defaults, so that it survives pickling.
-A mistake of the agent is never an exception of this tree, except `FileError`, which becomes an observation.
+A mistake of the agent is never an exception of this tree, except `FileError`, which becomes an observation, and
+`ArtifactRejected`, which becomes a reward of 0.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,6 +59,10 @@ class StoreError(RealworkError):
 
 class FileError(RealworkError):
     """A file operation in the sandbox found no such file, a directory in its place, or no permission."""
+
+
+class ArtifactRejected(RealworkError):
+    """What the agent left behind is hostile or too much to be taken into another sandbox."""
 
 
 class EpisodeError(RealworkError):

@@ -1,77 +1,173 @@
 """Tests to reward: the tests alone say what the work is worth.
 
-The tests run where the agent worked, after everything it left running is killed and every copied folder stands again as
-the user gave it. Each test command is one execution of its own.
+Guarantees: nothing that the agent left running runs beside the tests; what they need and the agent could have changed
+stands again as the user gave it; each test command is one execution of its own. In a fresh sandbox nothing of the
+agent's is there but its working directory, without the files that tell a test runner what to do.
 """
 
-from collections.abc import Sequence
+import asyncio
+import posixpath
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from functools import partial
 
-from realwork.config import EnvironmentConfig
+from realwork.config import EnvironmentConfig, GradingConfig
 from realwork.environment import PackedFolder
-from realwork.errors import FileError, GradingError, SandboxError, blame
-from realwork.sandbox.base import Sandbox
+from realwork.errors import ArtifactRejected, FileError, GradingError, SandboxError, blame
+from realwork.sandbox.artifact import checked
+from realwork.sandbox.base import Keep, Sandbox
 from realwork.text import decode
 from realwork.types import Record, TestResult
 
-GRADING_MODE = "same"
+CONTROL_FILES = (
+    "conftest.py",
+    "pytest.ini",
+    ".pytest.ini",
+    "tox.ini",
+    "sitecustomize.py",
+    "usercustomize.py",
+    "entry_points.txt",
+    "*.pth",
+)
+"""What decides which tests run, or what runs before them: the agent's own do not reach a fresh sandbox."""
+LIBRARIES = "site-packages"
+"""Below it an installed package has such files of its own."""
+TRANSFER_S = 240.0
+"""For a fresh sandbox and the way of the working directory into it."""
+
+OpenSandbox = Callable[[], AbstractAsyncContextManager[Sandbox]]
+
+
+class Grading(Record):
+    """What is to be graded, and how.
+
+    Attributes:
+        folders: the copied folders.
+        test_folders: folders that the agent's sandbox never had.
+        test_timeout_s: seconds one test command may take.
+        limit_bytes: of each stream of a test command, kept.
+    """
+
+    environment: EnvironmentConfig
+    config: GradingConfig = GradingConfig()
+    folders: tuple[PackedFolder, ...] = ()
+    test_folders: tuple[PackedFolder, ...] = ()
+    test_timeout_s: float
+    limit_bytes: int = 65536
+
+    @property
+    def restaged(self) -> list[PackedFolder]:
+        """The copied folders that are pristine for the tests."""
+        names = self.config.restage_folders
+        return [folder for folder in self.folders if names is None or folder.name in names]
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds after which the grade must be there."""
+        return self.test_timeout_s * len(self.environment.unit_tests) + TRANSFER_S
 
 
 class Grade(Record):
     """What the tests said.
 
     Attributes:
-        reward: test commands that exited 0 over all of them, in [0, 1].
+        reward: test commands that passed over all of them, in [0, 1].
         success: whether all of them did.
+        mode: fresh or same.
+        changed_outside: files that the agent changed outside its working directory and that therefore were not there;
+            null when unknown, or when they were.
     """
 
     reward: float
     success: bool
     test_results: tuple[TestResult, ...]
+    mode: str
+    changed_outside: int | None = None
 
 
-async def grade(
-    sandbox: Sandbox,
-    environment: EnvironmentConfig,
-    folders: Sequence[PackedFolder],
-    *,
-    test_timeout_s: float,
-    limit_bytes: int = 65536,
-) -> Grade:
-    """Run the environment's tests in `sandbox`.
+async def grade(sandbox: Sandbox, grading: Grading, open_fresh: OpenSandbox) -> Grade:
+    """Run the environment's tests on what the agent left in `sandbox`, of which nothing else can be asked afterwards.
+
+    Args:
+        open_fresh: another sandbox in which the environment stands ready.
 
     Raises:
-        GradingError: the sandbox failed before every test had its result.
+        GradingError: a sandbox failed before every test had its result.
     """
-    with blame(GradingError, f"{environment.id}: running the tests"):
+    with blame(GradingError, f"{grading.environment.id}: running the tests"):
         try:
-            await _freeze(sandbox, environment, folders)
-            results = [
-                await _run_test(sandbox, environment, command, test_timeout_s, limit_bytes)
-                for command in environment.unit_tests
-            ]
+            if grading.config.mode == "same":
+                return await _grade_same(sandbox, grading)
+            return await _grade_fresh(sandbox, grading, open_fresh)
+        except ArtifactRejected as error:
+            return _rejected(grading, str(error))
         except (SandboxError, FileError) as error:
-            raise GradingError(f"{environment.id}: the sandbox failed under the tests: {error}") from error
-    passed = sum(result.status == "passed" for result in results)
-    return Grade(reward=passed / len(results), success=passed == len(results), test_results=tuple(results))
+            raise GradingError(f"{grading.environment.id}: the sandbox failed under the tests: {error}") from error
 
 
-async def _freeze(sandbox: Sandbox, environment: EnvironmentConfig, folders: Sequence[PackedFolder]) -> None:
+async def _grade_same(sandbox: Sandbox, grading: Grading) -> Grade:
     await sandbox.stop_processes()
+    await _stage(sandbox, grading, [*grading.restaged, *grading.test_folders])
+    return _grade(grading, await _run_tests(sandbox, grading))
+
+
+async def _grade_fresh(sandbox: Sandbox, grading: Grading, open_fresh: OpenSandbox) -> Grade:
+    directory = grading.environment.working_directory
+    await sandbox.freeze()
+    counting = asyncio.create_task(_changed_outside(sandbox, directory))
+    try:
+        async with open_fresh() as fresh:
+            await _take_over(sandbox, fresh, grading)
+            await _stage(fresh, grading, grading.test_folders)
+            results = await _run_tests(fresh, grading)
+        return _grade(grading, results, await counting)
+    finally:
+        counting.cancel()
+
+
+async def _changed_outside(sandbox: Sandbox, directory: str) -> int | None:
+    try:
+        return await sandbox.changed_outside(directory)
+    except SandboxError:
+        return None
+
+
+async def _take_over(source: Sandbox, fresh: Sandbox, grading: Grading) -> None:
+    """Replace the working directory of `fresh` by that of `source`, but for what has to be pristine."""
+    directory = grading.environment.working_directory
+    pristine = [folder.name for folder in grading.restaged]
+    await fresh.empty(directory, keep=Keep(names=CONTROL_FILES, folders=tuple(pristine)))
+    stays_away = partial(_stays_away, {*pristine, *(folder.name for folder in grading.test_folders)})
+    await fresh.copy_in(directory, checked(source.archive(directory), leave_out=stays_away))
+
+
+def _stays_away(folders: set[str], path: str) -> bool:
+    """Whether the agent's version of `path`, below the working directory, is not taken over."""
+    parts = path.split("/")
+    name = parts[-1]
+    controls = name in CONTROL_FILES or name.endswith(".pth")
+    return parts[0] in folders or (controls and LIBRARIES not in parts)
+
+
+async def _stage(sandbox: Sandbox, grading: Grading, folders: Sequence[PackedFolder]) -> None:
+    directory = grading.environment.working_directory
     for folder in folders:
-        await sandbox.remove(f"{environment.working_directory}/{folder.name}")
-        await sandbox.copy_in(environment.working_directory, folder.archive)
+        await sandbox.remove(posixpath.join(directory, folder.name))
+        await sandbox.copy_in(directory, folder.archive)
 
 
-async def _run_test(
-    sandbox: Sandbox, environment: EnvironmentConfig, command: str, timeout_s: float, limit_bytes: int
-) -> TestResult:
+async def _run_tests(sandbox: Sandbox, grading: Grading) -> list[TestResult]:
+    return [await _run_test(sandbox, grading, command) for command in grading.environment.unit_tests]
+
+
+async def _run_test(sandbox: Sandbox, grading: Grading, command: str) -> TestResult:
     started_at = datetime.now(UTC)
     result = await sandbox.execute(
         command,
-        timeout_s=timeout_s,
-        working_directory=environment.working_directory,
-        limit_bytes=limit_bytes,
+        timeout_s=grading.test_timeout_s,
+        working_directory=grading.environment.working_directory,
+        limit_bytes=grading.limit_bytes,
         apart=True,
     )
     return TestResult(
@@ -84,3 +180,31 @@ async def _run_test(
         output=decode(result.stdout),
         error=decode(result.stderr),
     )
+
+
+def _grade(grading: Grading, results: Sequence[TestResult], changed_outside: int | None = None) -> Grade:
+    passed = sum(result.status == "passed" for result in results)
+    return Grade(
+        reward=passed / len(results),
+        success=passed == len(results),
+        test_results=tuple(results),
+        mode=grading.config.mode,
+        changed_outside=changed_outside,
+    )
+
+
+def _rejected(grading: Grading, why: str) -> Grade:
+    """The agent's own doing: no test can be run, none passes."""
+    now = datetime.now(UTC)
+    results = [
+        TestResult(
+            name=command,
+            command=command,
+            status="failed",
+            started_at=now,
+            duration_s=0.0,
+            error=f"artifact_rejected: {grading.environment.working_directory}: {why}",
+        )
+        for command in grading.environment.unit_tests
+    ]
+    return _grade(grading, results)

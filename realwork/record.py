@@ -15,7 +15,7 @@ from realwork.config import EnvironmentConfig, RunConfig
 from realwork.environment import PackedFolder
 from realwork.episode import Episode
 from realwork.errors import EpisodeError, FailureCause, ImageError, ModelRefused, NodeError, PrepareError, SandboxLost
-from realwork.grading import GRADING_MODE, Grade
+from realwork.grading import Grade
 from realwork.model.base import Model
 from realwork.model.scripted import Script
 from realwork.plugins.panel import PackedPlugin
@@ -50,7 +50,7 @@ class RolloutSettings(Record):
     Attributes:
         config: without the key, which stands in `api_key` alone.
         script: what the built-in model plays, null for a real one.
-        folders: the packed `copy_folders` by environment id.
+        folders: the packed `copy_folders` by environment id; `test_folders` likewise.
         environments_json: what a row may show of each environment, nothing secret, by environment id.
         driver: the driver's process as a label of containers, so that they can be told to be left over.
         timeout_multiplier: what a rollout manager made of the timeouts; they stand in `config` already multiplied.
@@ -60,6 +60,7 @@ class RolloutSettings(Record):
     api_key: SecretStr | None = None
     script: Script | None = None
     folders: dict[str, tuple[PackedFolder, ...]] = {}
+    test_folders: dict[str, tuple[PackedFolder, ...]] = {}
     environments_json: dict[str, str] = {}
     plugins: tuple[PackedPlugin, ...] = ()
     timeout_multiplier: float = 1.0
@@ -148,7 +149,8 @@ class AttemptRecord:
                 "rewards": (NamedReward(name="tests", value=reward),),
                 "success": self.grade.success,
                 "test_results": self.grade.test_results,
-                "grading_mode": GRADING_MODE,
+                "grading_mode": self.grade.mode,
+                "changed_outside": self.grade.changed_outside,
             }
         timing = Timing(**self.seconds, llm_s=sum(step.llm_s for step in own), env_s=sum(step.env_s for step in own))
         return Trajectory(

@@ -16,7 +16,7 @@ from realwork.config import EnvironmentConfig, RunConfig
 from realwork.environment import Environment, PackedFolder
 from realwork.episode import Episode, EpisodeLimits, History, history_of
 from realwork.errors import Cancelled, GradingError, SandboxError
-from realwork.grading import grade
+from realwork.grading import TRANSFER_S, Grading, grade
 from realwork.model.base import Model
 from realwork.plugins.hooks import Hooks, longest_hooks_s
 from realwork.record import AttemptRecord, RolloutSettings
@@ -73,7 +73,7 @@ def longest_s(config: RunConfig, environment: EnvironmentConfig) -> float:
     timeouts = config.timeouts(environment)
     init_s = timeouts.global_timeout * len(environment.init_commands)
     tests_s = timeouts.test_timeout * len(environment.unit_tests)
-    return init_s + timeouts.global_timeout + tests_s + longest_hooks_s(config) + 4 * OVERTIME_S
+    return init_s + timeouts.global_timeout + tests_s + longest_hooks_s(config) + TRANSFER_S + 4 * OVERTIME_S
 
 
 async def run_rollout(
@@ -133,6 +133,7 @@ class _Attempt:
         self._spec = spec
         self._config = settings.config
         self._folders: tuple[PackedFolder, ...] = settings.folders.get(spec.environment_id, ())
+        self._test_folders: tuple[PackedFolder, ...] = settings.test_folders.get(spec.environment_id, ())
         self._backends = backends
         self._hooks = hooks
         self._record = record
@@ -256,17 +257,19 @@ class _Attempt:
             await self._on_steps(self._record.trajectory())
 
     async def _grade(self, environment: EnvironmentConfig, sandbox: Sandbox) -> None:
-        timeout_s = self._config.timeouts(environment).test_timeout
+        grading = Grading(
+            environment=environment,
+            config=self._config.grading(environment),
+            folders=self._folders,
+            test_folders=self._test_folders,
+            test_timeout_s=self._config.timeouts(environment).test_timeout,
+            limit_bytes=self._config.limits(environment).output_limit_bytes,
+        )
         self._hooks.testing()
         try:
             with self._timed("grade_s"):
-                async with asyncio.timeout(timeout_s * len(environment.unit_tests) + OVERTIME_S):
-                    self._record.grade = await grade(
-                        sandbox,
-                        environment,
-                        self._folders,
-                        test_timeout_s=timeout_s,
-                        limit_bytes=self._config.limits(environment).output_limit_bytes,
-                    )
+                async with asyncio.timeout(grading.longest_s):
+                    open_fresh = partial(self._backends.open_sandbox, self._spec, environment)
+                    self._record.grade = await grade(sandbox, grading, open_fresh)
         except TimeoutError as error:
             raise GradingError("the tests did not end in their time") from error

@@ -277,6 +277,7 @@ class Trajectory(Record):
         messages: the whole conversation, from the system prompt to the last observation, what was taken over included.
         tools: the tool schemas the model was given, as JSON text.
         reward: passed test commands over all of them, in [0, 1]; null when not graded.
+        changed_outside: files changed outside the working directory, which a fresh sandbox does not get.
         plugin_data: JSON text, `{plugin: what it said}`.
     """
 
@@ -296,6 +297,7 @@ class Trajectory(Record):
     success: bool | None = None
     test_results: tuple[TestResult, ...] = ()
     grading_mode: str | None = None
+    changed_outside: int | None = None
     messages: tuple[Message, ...] = ()
     tools: str = "[]"
     steps: tuple[Step, ...] = ()

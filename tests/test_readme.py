@@ -22,6 +22,7 @@ SECTIONS = {
     "episode_control_config": config.EpisodeControlConfig,
     "timeout_config": config.TimeoutConfig,
     "sandbox_config": config.SandboxConfig,
+    "grading_config": config.GradingConfig,
     "plugins[]": config.PluginEntry,
 }
 

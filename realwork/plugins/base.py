@@ -206,7 +206,7 @@ class EnvironmentModifierPlugin(BasePlugin):
     async def modify_environment(
         self, environment_config: EnvironmentConfig, context: PluginContext
     ) -> EnvironmentConfig:
-        """The environment, changed in anything but `id` and `copy_folders`; a dictionary of its fields will do."""
+        """The environment, changed in anything but `id` and its folders; a dictionary of its fields will do."""
 
     async def execute(self, hook: PluginHookType, context: PluginContext) -> PluginContext:
         if hook is PluginHookType.PRE_EPISODE:

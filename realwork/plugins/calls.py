@@ -215,7 +215,7 @@ def _environment(given: EnvironmentConfig, answered: Any) -> EnvironmentConfig:
     fields = answered.model_dump(warnings=False) if isinstance(answered, EnvironmentConfig) else answered
     changed = EnvironmentConfig.model_validate(fields)
     json.dumps(changed.model_dump(), ensure_ascii=False).encode()
-    for fixed in ("id", "copy_folders"):
+    for fixed in ("id", "copy_folders", "test_folders"):
         if getattr(changed, fixed) != getattr(given, fixed):
             raise PluginError(f"it must not change the environment's {fixed}")
     return changed

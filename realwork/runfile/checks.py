@@ -17,32 +17,65 @@ from realwork.model.scripted import load_script
 from realwork.runfile.draft import PLACEHOLDER_KEY, Draft
 from realwork.runfile.references import replace_references
 from realwork.runfile.secrets import REFERENCE
+from realwork.types import Record
 
 KEY_VARIABLES = ("OPENROUTER_API_KEY", "OPENAI_API_KEY")
 LOCAL_KEY = "EMPTY"
 
 
-def find_folders(draft: Draft, config: RunConfig, base: Path) -> dict[str, tuple[Path, ...]]:
-    """The absolute copy folders of each environment id, in their order.
+class Folders(Record):
+    """The folders of one environment, absolute."""
+
+    copied: tuple[Path, ...] = ()
+    for_tests: tuple[Path, ...] = ()
+
+
+def find_folders(draft: Draft, config: RunConfig, base: Path) -> dict[str, Folders]:
+    """The absolute folders of each environment, those of both kinds in their order.
 
     Args:
         base: the run file's folder; the current one comes after it.
     """
-    found: dict[str, tuple[Path, ...]] = {}
+    found: dict[str, Folders] = {}
     for number, environment in enumerate(config.environments):
-        folders: dict[str, Path] = {}
-        for index, written in enumerate(environment.copy_folders):
-            loc = ("environments", number, "copy_folders", index)
-            if draft.is_bad(*loc):
-                continue
-            folder = _find(written, (base, Path.cwd()), Path.is_dir)
-            problem = _folder_problem(written, folder, base, taken=folders)
-            if problem:
-                draft.complain(loc, problem)
-            elif folder:
-                folders[folder.name] = folder
-        found[environment.id] = tuple(folders.values())
+        taken: dict[str, Path] = {}
+        kinds: dict[str, tuple[Path, ...]] = {}
+        for kind, names in (("copy_folders", environment.copy_folders), ("test_folders", environment.test_folders)):
+            before = len(taken)
+            for index, written in enumerate(names):
+                _take_folder(draft, ("environments", number, kind, index), written, base, taken)
+            kinds[kind] = tuple(taken.values())[before:]
+        found[environment.id] = Folders(copied=kinds["copy_folders"], for_tests=kinds["test_folders"])
+        _check_restaged(draft, config, number, {folder.name for folder in found[environment.id].copied})
     return found
+
+
+def _take_folder(draft: Draft, loc: tuple[str | int, ...], written: str, base: Path, taken: dict[str, Path]) -> None:
+    if draft.is_bad(*loc):
+        return
+    folder = _find(written, (base, Path.cwd()), Path.is_dir)
+    problem = _folder_problem(written, folder, base, taken=taken)
+    if problem:
+        draft.complain(loc, problem)
+    elif folder:
+        taken[folder.name] = folder
+
+
+def _check_restaged(draft: Draft, config: RunConfig, number: int, copied: set[str]) -> None:
+    """Complain about names in `restage_folders` that are no copied folder, and about a root that none can get."""
+    environment = config.environments[number]
+    own = environment.grading_config
+    place: tuple[str | int, ...] = ("environments", number, "grading_config") if own else ("grading_config",)
+    for name in (own.restage_folders if own else None) or ():
+        if name not in copied:
+            known = ", ".join(sorted(copied)) or "there is none"
+            draft.complain((*place, "restage_folders"), f"'{name}' is no copied folder ({known})")
+    if config.grading(environment).mode == "fresh" and not environment.working_directory.strip("/"):
+        draft.complain(
+            ("environments", number, "working_directory"),
+            "tests in a fresh sandbox get the working directory, which cannot be '/'; "
+            'name another one, or set grading_config.mode to "same"',
+        )
 
 
 def _folder_problem(written: str, folder: Path | None, base: Path, *, taken: Mapping[str, Path]) -> str | None:

@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr
 
 from realwork.config import RunConfig
 from realwork.errors import InputError
-from realwork.runfile.checks import check_output_of, find_folders, find_key, find_script
+from realwork.runfile.checks import Folders, check_output_of, find_folders, find_key, find_script
 from realwork.runfile.draft import Draft
 from realwork.runfile.read import Loc, read_source
 from realwork.runfile.secrets import HIDDEN, REFERENCE, hide_value, scrub
@@ -27,7 +27,7 @@ class RunFile(Record):
 
     Attributes:
         config: resolved: references replaced, the key found, paths absolute. Holds secrets.
-        folders: environment id to its copy folders, absolute, in their order.
+        folders: environment id to its folders.
         warnings: one sentence each.
         document: the file as JSON text with sorted keys, flags merged in, defaults filled in, references as they were
             written, secrets as `***`.
@@ -35,7 +35,7 @@ class RunFile(Record):
 
     path: Path
     config: RunConfig = Field(repr=False)
-    folders: dict[str, tuple[Path, ...]]
+    folders: dict[str, Folders]
     warnings: tuple[str, ...]
     document: str
 

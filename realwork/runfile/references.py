@@ -1,7 +1,7 @@
 """References to environment variables in a run file: `${NAME}`, and `$${NAME}` for the text itself.
 
 They are replaced where a setting may differ from machine to machine: in `llm_config`, `trajectory_output_path`, the
-`config` of plugins, and an environment's `docker_image`, `copy_folders` and `environment_variables`. They are text in
+`config` of plugins, and an environment's `docker_image`, folders and `environment_variables`. They are text in
 prompts, commands and tests, where `${NAME}` is the shell's.
 """
 
@@ -21,7 +21,7 @@ def takes_references(loc: Loc) -> bool:
             return name != "api_key"
         case ("rollout_config", "trajectory_output_path") | ("environments", int(), "docker_image"):
             return True
-        case ("environments", int(), "copy_folders" | "environment_variables", _):
+        case ("environments", int(), "copy_folders" | "test_folders" | "environment_variables", _):
             return True
         case ("plugins", int(), "config", *_):
             return True

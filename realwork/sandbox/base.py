@@ -5,6 +5,7 @@ out. All paths are absolute POSIX paths as seen inside. Every method raises `San
 `SandboxError` when it does not answer; what else it raises, and what is not an error, stands with the method.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from pydantic import Field
@@ -73,6 +74,18 @@ class SandboxSpec(Record):
     runtime: str | None = None
 
 
+class Keep(Record):
+    """What stays when a folder is emptied.
+
+    Attributes:
+        names: names of files and links, wherever they stand; `*` stands for any characters.
+        folders: names directly below the folder, kept with all that is in them.
+    """
+
+    names: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+
+
 class Sandbox(Protocol):
     """An open sandbox."""
 
@@ -121,14 +134,22 @@ class Sandbox(Protocol):
             FileError: there is no such file, or it is a directory, a FIFO, a socket or a device.
         """
 
-    async def copy_in(self, directory: str, archive: bytes) -> None:
-        """Unpack the tar `archive`, made by `realwork.sandbox.files.pack_folder`, below `directory`, which is created.
+    async def copy_in(self, directory: str, archive: bytes | Iterable[bytes]) -> None:
+        """Unpack the tar `archive`, made by `realwork.sandbox.files.pack_folder` or by `artifact.checked`, below
+        `directory`, which is created.
 
         Files of the same name are replaced, others stay.
         """
 
     async def remove(self, path: str) -> None:
         """Delete the file or folder at `path`. Not an error: that there is none."""
+
+    async def empty(self, directory: str, *, keep: Keep) -> None:
+        """Delete everything below `directory`, folders too, but what is to be kept and the folders that it stands in.
+
+        Raises:
+            FileError: the sandbox lacks the program that it takes.
+        """
 
     async def set_network(self, network: str) -> None:
         """Change to `network`; "none" cuts it off. Only from a bridge or a named network, never from "none"."""
@@ -142,6 +163,19 @@ class Sandbox(Protocol):
 
     async def stop_processes(self) -> None:
         """Kill everything that runs inside, but the sandbox's own first process."""
+
+    async def freeze(self) -> None:
+        """End everything inside for good: only `archive` and `changed_outside` can be asked afterwards."""
+
+    def archive(self, directory: str) -> Iterator[bytes]:
+        """A tar of what stands below `directory`, in pieces; blocks, for a thread. Not an error: that there is none.
+
+        What it holds is the agent's: see `artifact.checked`.
+        """
+
+    async def changed_outside(self, directory: str) -> int | None:
+        """How many files have been added, changed or deleted since the sandbox was opened, but not below `directory`
+        nor where programs keep temporary files; null where that cannot be told."""
 
     async def snapshot(self, *, keep: bool = False) -> Snapshot | None:
         """Every file as it is now, kept where another sandbox can be made of it; null where that is not possible.

@@ -34,6 +34,8 @@ REQUEST_S = 60.0
 """A thread never waits longer for one answer."""
 THREADS = 32
 UNIX = "unix://"
+NOT_FOUND = 404
+EMPTY_TAR_BYTES = 1024
 
 
 class NoAnswer(SandboxError):
@@ -86,6 +88,34 @@ class EngineClient(docker.APIClient):
             connection = socket.socket(fileno=os.dup(reader.fileno()))
             connection.settimeout(0)
             return connection, early
+        finally:
+            response.close()
+
+    def read_archive(self, container_id: str, path: str) -> Iterator[bytes]:
+        """A tar of what stands at `path` in a container, piece by piece; an empty one if there is nothing. Blocks."""
+        url = self._url("/containers/{0}/archive", container_id)  # type: ignore[attr-defined]
+        response = self._get(url, params={"path": path}, stream=True)  # type: ignore[attr-defined]
+        try:
+            if response.status_code == NOT_FOUND:
+                yield bytes(EMPTY_TAR_BYTES)
+                return
+            self._raise_for_status(response)  # type: ignore[attr-defined]
+            yield from response.iter_content(1 << 20)
+        finally:
+            response.close()
+
+    def read_changes(self, container_id: str, most_bytes: int) -> bytes | None:
+        """What the engine says has changed in a container, as JSON; null if that is more than `most_bytes`. Blocks."""
+        url = self._url("/containers/{0}/changes", container_id)  # type: ignore[attr-defined]
+        response = self._get(url, stream=True)  # type: ignore[attr-defined]
+        try:
+            self._raise_for_status(response)  # type: ignore[attr-defined]
+            answer = bytearray()
+            for piece in response.iter_content(1 << 20):
+                answer += piece
+                if len(answer) > most_bytes:
+                    return None
+            return bytes(answer)
         finally:
             response.close()
 

@@ -8,6 +8,7 @@ links are never followed; nothing here is extracted on the host.
 import io
 import stat
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from realwork.errors import InputError
@@ -66,6 +67,20 @@ def first_name(archive: bytes) -> str | None:
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         entry = tar.next()
     return entry.name.partition("/")[0] if entry is not None else None
+
+
+def pack_files(files: Mapping[str, bytes]) -> bytes:
+    """A tar of one folder `.` with these files, by their paths below it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        top = tarfile.TarInfo(".")
+        top.type, top.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(top)
+        for path, content in files.items():
+            entry = tarfile.TarInfo(f"./{path}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
 
 
 def regular_files(archive: bytes) -> list[tuple[str, bytes]]:

@@ -8,10 +8,11 @@ import os
 import shutil
 import stat
 import tarfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from realwork.errors import FileError
-from realwork.sandbox.base import FileContent
+from realwork.sandbox.base import FileContent, Keep
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -62,15 +63,48 @@ def unpack(archive: bytes, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             for entry in tar:
-                _unpack_entry(tar, entry, directory)
+                if entry.name != ".":
+                    _unpack_entry(tar, entry, directory)
     except (OSError, tarfile.TarError) as error:
         raise FileError(f"{directory}: {error}") from error
 
 
+def pack(directory: Path) -> bytes:
+    """A tar of what stands below `directory`, its entries beginning with `./`; sockets are left out.
+
+    Memory: all of it, as whoever uses a local sandbox trusts what runs there.
+    """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        if directory.is_dir():
+            tar.add(directory, ".")
+    return buffer.getvalue()
+
+
+def clear(directory: Path, keep: Keep) -> None:
+    """Delete everything below `directory` but what is to be kept.
+
+    Raises:
+        FileError: something cannot be deleted.
+    """
+    try:
+        for folder, folders, files in os.walk(directory, topdown=False):
+            at = Path(folder).relative_to(directory)
+            if at.parts and at.parts[0] in keep.folders:
+                continue
+            for name in (*files, *folders):
+                path = Path(folder) / name
+                is_folder = path.is_dir() and not path.is_symlink()
+                if not is_folder and not any(fnmatchcase(name, pattern) for pattern in keep.names):
+                    path.unlink()
+                elif is_folder and (at / name).as_posix() not in keep.folders and not any(path.iterdir()):
+                    path.rmdir()
+    except OSError as error:
+        raise FileError(f"{directory}: {error}") from error
+
+
 def _unpack_entry(tar: tarfile.TarFile, entry: tarfile.TarInfo, directory: Path) -> None:
-    target = directory / entry.name
-    if not target.parent.resolve().is_relative_to(directory.resolve()) or target.name in ("", ".", ".."):
-        raise FileError(f"{target}: leads out of {directory}")
+    target = _place(directory, entry.name)
     if target.is_symlink() or target.is_file():
         target.unlink()
     elif target.is_dir() and not entry.isdir():
@@ -80,7 +114,7 @@ def _unpack_entry(tar: tarfile.TarFile, entry: tarfile.TarInfo, directory: Path)
     elif entry.issym():
         target.symlink_to(entry.linkname)
     elif entry.islnk():
-        first = directory / entry.linkname
+        first = _place(directory, entry.linkname)
         if not first.resolve().is_relative_to(directory.resolve()):
             raise FileError(f"{first}: leads out of {directory}")
         target.hardlink_to(first)
@@ -90,3 +124,10 @@ def _unpack_entry(tar: tarfile.TarFile, entry: tarfile.TarInfo, directory: Path)
         target.write_bytes(content.read())
     if not entry.issym():
         target.chmod(entry.mode)
+
+
+def _place(directory: Path, name: str) -> Path:
+    target = directory / name
+    if not target.parent.resolve().is_relative_to(directory.resolve()) or target.name in ("", ".", ".."):
+        raise FileError(f"{target}: leads out of {directory}")
+    return target

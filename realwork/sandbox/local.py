@@ -13,14 +13,14 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from realwork.errors import FileError, SandboxError
 from realwork.sandbox import scripts
-from realwork.sandbox.base import CommandResult, FileContent, SandboxSpec
-from realwork.sandbox.folders import read_start, unpack, write_whole
+from realwork.sandbox.base import CommandResult, FileContent, Keep, SandboxSpec
+from realwork.sandbox.folders import clear, pack, read_start, unpack, write_whole
 from realwork.sandbox.processes import LocalCommand, kill_marked
 from realwork.sandbox.uncancelled import uncancelled
 from realwork.types import Snapshot
@@ -113,8 +113,9 @@ class LocalSandbox:
     async def read_file(self, path: str, *, limit_bytes: int = 1 << 20) -> FileContent:
         return await asyncio.to_thread(read_start, self._inside(path), limit_bytes)
 
-    async def copy_in(self, directory: str, archive: bytes) -> None:
-        await asyncio.to_thread(unpack, archive, self._inside(directory))
+    async def copy_in(self, directory: str, archive: bytes | Iterable[bytes]) -> None:
+        whole = archive if isinstance(archive, bytes) else await asyncio.to_thread(b"".join, archive)
+        await asyncio.to_thread(unpack, whole, self._inside(directory))
 
     async def remove(self, path: str) -> None:
         target = self._inside(path, follow=False)
@@ -122,6 +123,9 @@ class LocalSandbox:
             await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
         else:
             target.unlink(missing_ok=True)
+
+    async def empty(self, directory: str, *, keep: Keep) -> None:
+        await asyncio.to_thread(clear, self._inside(directory), keep)
 
     async def set_network(self, network: str) -> None:
         """A local sandbox has the network of this machine, whatever is asked for."""
@@ -136,6 +140,16 @@ class LocalSandbox:
                 return
             await asyncio.sleep(0.02)
         raise SandboxError("Processes of the local sandbox survive their killing")
+
+    async def freeze(self) -> None:
+        await self.stop_processes()
+
+    def archive(self, directory: str) -> Iterator[bytes]:
+        yield pack(self._inside(directory))
+
+    async def changed_outside(self, directory: str) -> int | None:
+        """Null: commands of a local sandbox may change anything on this machine."""
+        return None
 
     async def snapshot(self, *, keep: bool = False) -> Snapshot | None:
         """None: what a local sandbox does is not confined to its folder, so a copy of it would restore nothing."""

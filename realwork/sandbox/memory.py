@@ -2,13 +2,14 @@
 
 import posixpath
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 
 from realwork.errors import FileError
-from realwork.sandbox.base import CommandResult, FileContent
-from realwork.sandbox.files import regular_files
+from realwork.sandbox.base import CommandResult, FileContent, Keep
+from realwork.sandbox.files import pack_files, regular_files
 from realwork.types import Snapshot
 
 
@@ -75,13 +76,35 @@ class MemorySandbox:
         content = self.files[path]
         return FileContent(content=content[:limit_bytes], size_bytes=len(content))
 
-    async def copy_in(self, directory: str, archive: bytes) -> None:
+    async def copy_in(self, directory: str, archive: bytes | Iterable[bytes]) -> None:
+        archive = archive if isinstance(archive, bytes) else b"".join(archive)
         self.archives.append((directory, archive))
         self.files |= {posixpath.join(_checked(directory), name): content for name, content in regular_files(archive)}
 
     async def remove(self, path: str) -> None:
         path = _checked(path)
         self.files = {name: content for name, content in self.files.items() if path not in (name, *_parents(name))}
+
+    async def empty(self, directory: str, *, keep: Keep) -> None:
+        stays = {}
+        for path, content in self.files.items():
+            below = path.removeprefix(_checked(directory).rstrip("/") + "/")
+            kept = below.split("/")[0] in keep.folders or any(
+                fnmatchcase(posixpath.basename(path), name) for name in keep.names
+            )
+            if below == path or kept:
+                stays[path] = content
+        self.files = stays
+
+    async def freeze(self) -> None:
+        self.stops += 1
+
+    def archive(self, directory: str) -> Iterator[bytes]:
+        below = _checked(directory).rstrip("/") + "/"
+        yield pack_files({path.removeprefix(below): self.files[path] for path in self.files if path.startswith(below)})
+
+    async def changed_outside(self, directory: str) -> int | None:
+        return sum(not path.startswith(_checked(directory).rstrip("/") + "/") for path in self.files)
 
     async def set_network(self, network: str) -> None:
         self.network = network

@@ -4,6 +4,9 @@ Guarantees: what must work when no process can be forked (END_SESSION, KILL_ALL)
 Arguments are positional; no script is put together from text of the agent.
 """
 
+import re
+from collections.abc import Sequence
+
 _PART_CHARACTERS = 30_000
 """The kernel takes 128 KiB in one argument, and a character is 4 bytes at most."""
 _FORMATS = [
@@ -124,6 +127,17 @@ DISK_USE = 'du -skx -- "$1"'
 MAKE_FOLDER = 'mkdir -p -- "$1"'
 REMOVE = 'rm -rf -- "$1"'
 
+EMPTY = """\
+cd "$1" || exit 1
+shift
+command -v find >/dev/null || { echo "there is no 'find' in the image" >&2; exit 1; }
+find . -mindepth 1 "$@" -o ! -type d -exec rm -f -- {} + || exit 1
+find . -depth -mindepth 1 "$@" -o -type d -exec rmdir -- {} + 2>/dev/null
+exit 0
+"""
+"""`$1`: directory; then what of it is left alone, as a condition of `find`; see `find_kept`. A folder that something is
+left in stays by itself."""
+
 CHANNEL = """\
 exec 3>&2 4</dev/null 2>/dev/null
 trap : HUP INT QUIT TERM USR1 USR2 PIPE ALRM
@@ -185,6 +199,19 @@ done
 """
 """Prints how many processes the memory limit has ended so far. Where the first file exists, the second one's folder can
 be written to from inside."""
+
+
+def find_kept(names: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """What `find` leaves alone: files of these names (`*` for any characters), folders of these names at the top."""
+    conditions = [["-path", f"./{_literal(folder)}{below}"] for folder in folders for below in ("", "/*")]
+    conditions += [["!", "-type", "d", "-name", _literal(name).replace("\\*", "*")] for name in names]
+    words = [word for condition in conditions for word in ("-o", *condition)]
+    return words[1:] or ["-name", ""]
+
+
+def _literal(text: str) -> str:
+    """`text` as a pattern that matches nothing else."""
+    return re.sub(r"([\\*?\[\]])", r"\\\1", text)
 
 
 def quote(text: str) -> str:

@@ -40,7 +40,16 @@ _SPEC = _same("run_id", "environment_id", "sample_index", "attempt", "seed")
 _TRAJECTORY = _same(
     *("parent_trajectory_id", "fork_step"),
     *("status", "terminated_reason", "failure_cause", "error_type", "error_message", "reward", "success"),
-    *("grading_mode", "model", "base_url_host", "sampling_params", "tools", "started_at", "ended_at"),
+    *(
+        "grading_mode",
+        "changed_outside",
+        "model",
+        "base_url_host",
+        "sampling_params",
+        "tools",
+        "started_at",
+        "ended_at",
+    ),
     *("docker_image", "image_digest", "node_id", "network", "environment", "plugin_data"),
 )
 _TEST = {

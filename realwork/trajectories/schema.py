@@ -61,6 +61,7 @@ _OUTCOME = _fields(
         test_stderr=pa.string(),
     ),
     grading_mode=pa.string(),
+    changed_outside=pa.int32(),
 )
 
 _POLICY = _fields(

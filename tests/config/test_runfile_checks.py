@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from realwork.runfile import check_output
+from realwork.runfile.checks import Folders
 
 
 def test_references_are_replaced_where_machines_differ(run_files, tmp_path):
@@ -69,7 +70,7 @@ def test_folders_are_found_beside_the_run_file_then_in_the_current_folder(run_fi
     absolute = str(tmp_path / "absolute")
     loaded = run_files.load(("environments.0.copy_folders", ["both", "here", absolute, "../folder/../current"]))
     expected = [tmp_path / one for one in ("folder/both", "current/here", "absolute", "current")]
-    assert loaded.folders == {"first": tuple(expected), "second": ()}
+    assert loaded.folders == {"first": Folders(copied=tuple(expected)), "second": Folders()}
 
 
 def test_a_missing_folder_names_both_places(run_files, tmp_path):
@@ -184,3 +185,45 @@ def _mounts():
 def test_a_url_is_no_output_directory(run_files, url):
     [problem] = run_files.problems(("rollout_config.trajectory_output_path", url))
     assert "is a URL" in problem
+
+
+def test_folders_of_the_tests_are_found_as_the_copied_ones_are(run_files, tmp_path):
+    for folder in ("folder/code", "current/tests"):
+        (tmp_path / folder).mkdir()
+    loaded = run_files.load(("environments.0.copy_folders", ["code"]), ("environments.0.test_folders", ["tests"]))
+    assert loaded.folders["first"] == Folders(
+        copied=(tmp_path / "folder/code",), for_tests=(tmp_path / "current/tests",)
+    )
+
+
+def test_a_folder_of_the_tests_cannot_take_the_place_of_a_copied_one(run_files, tmp_path):
+    (tmp_path / "folder/tests").mkdir()
+    [problem] = run_files.problems(
+        ("environments.0.copy_folders", ["tests"]), ("environments.0.test_folders", ["tests"])
+    )
+    assert problem.startswith("environments[0].test_folders[0]: 'tests' would be copied to the same place as")
+
+
+def test_only_a_copied_folder_can_be_staged_again(run_files, tmp_path):
+    (tmp_path / "folder/tests").mkdir()
+    [problem] = run_files.problems(
+        ("environments.0.copy_folders", ["tests"]), ("environments.0.grading_config", {"restage_folders": ["test"]})
+    )
+    assert problem == "environments[0].grading_config.restage_folders: 'test' is no copied folder (tests)"
+
+
+def test_a_fresh_sandbox_cannot_take_over_the_whole_file_system(run_files):
+    [problem] = run_files.problems(("environments.0.working_directory", "/"))
+    assert problem.startswith("environments[0].working_directory: tests in a fresh sandbox get the working directory")
+    run_files.load(("environments.0.working_directory", "/"), ("grading_config", {"mode": "same"}))
+
+
+def test_an_environment_takes_the_grading_that_it_does_not_name_from_the_run(run_files, tmp_path):
+    (tmp_path / "folder/tests").mkdir()
+    config = run_files.load(
+        ("environments.0.copy_folders", ["tests"]),
+        ("environments.0.grading_config", {"restage_folders": []}),
+        ("grading_config", {"mode": "same"}),
+    ).config
+    assert config.grading(config.environments[0]).model_dump() == {"mode": "same", "restage_folders": []}
+    assert config.grading(config.environments[1]).model_dump() == {"mode": "same", "restage_folders": None}

@@ -53,10 +53,13 @@ class ListedModel(ScriptedModel):
 
 
 class MemoryBackends:
-    """One memory sandbox and one model, for one rollout."""
+    """Memory sandboxes and one model, for one rollout: `sandbox` is the agent's, `fresh` that of the tests."""
 
-    def __init__(self, model, answers=None, *, opening=None, sandbox=MemorySandbox):
+    def __init__(self, model, answers=None, *, opening=None, sandbox=MemorySandbox, folders=()):
+        self.folders = folders
         self.sandbox = sandbox(answers)
+        self.fresh = sandbox(answers)
+        self.unopened = [self.fresh, self.sandbox]
         self.model = model
         self.opening = opening
         self.closed = False
@@ -72,8 +75,9 @@ class MemoryBackends:
         if self.opening:
             raise self.opening
         try:
-            await prepare(self.sandbox, environment, (), 60.0)
-            yield self.sandbox
+            sandbox = self.unopened.pop()
+            await prepare(sandbox, environment, self.folders, 60.0)
+            yield sandbox
         finally:
             self.closed = True
 
@@ -101,7 +105,8 @@ def settings(*, unit_tests=("check",), folders=(), environment=None, **sections)
 def play(replies, answers=None, *, model=None, hooks=None, opening=None, on_steps=None, sandbox=MemorySandbox, **given):
     """The trajectory of one rollout, and the backends it was played with."""
     model = model or ScriptedModel("scripted", tuple(replies), "e")
-    backends = MemoryBackends(model, {"check": OK} | (answers or {}), opening=opening, sandbox=sandbox)
     shared = settings(**given)
+    answers = {"check": OK} | (answers or {})
+    backends = MemoryBackends(model, answers, opening=opening, sandbox=sandbox, folders=shared.folders["e"])
     trajectory = asyncio.run(run_rollout(SPEC, shared, backends, hooks or NoHooks(), on_steps=on_steps))
     return trajectory, backends

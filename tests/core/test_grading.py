@@ -2,8 +2,8 @@
 
 import asyncio
 
-from realwork.config import EnvironmentConfig
-from realwork.grading import grade
+from realwork.config import EnvironmentConfig, GradingConfig
+from realwork.grading import Grading, grade
 from realwork.sandbox.base import CommandResult
 from realwork.sandbox.memory import open_memory
 
@@ -13,7 +13,8 @@ def test_every_test_runs_apart_from_the_commands_of_the_agent():
 
     async def scenario():
         async with open_memory({"first": CommandResult(exit_code=0)}) as sandbox:
-            found = await grade(sandbox, environment, [], test_timeout_s=5)
+            grading = Grading(environment=environment, config=GradingConfig(mode="same"), test_timeout_s=5)
+            found = await grade(sandbox, grading, open_memory)
             return found.reward, sandbox.apart
 
     assert asyncio.run(scenario()) == (0.5, ["first", "second"])

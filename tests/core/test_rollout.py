@@ -37,7 +37,7 @@ def text(content=None, finish_reason="stop"):
 def test_a_whole_rollout_is_recorded_and_graded():
     trajectory, backends = play([run("ls"), says("All done.")], LS)
     assert (trajectory.status, trajectory.terminated_reason) == ("completed", "completed_naturally")
-    assert (trajectory.success, trajectory.reward, trajectory.grading_mode) == (True, 1.0, "same")
+    assert (trajectory.success, trajectory.reward, trajectory.grading_mode) == (True, 1.0, "fresh")
     assert [message.role for message in trajectory.messages] == ["system", "user", "assistant", "tool", "assistant"]
     assert trajectory.messages[3].content == "Success: true\nOutput: a.py\n\nExit code: 0"
     assert trajectory.messages[3].tool_call_id == trajectory.messages[2].tool_calls[0].id
@@ -63,7 +63,7 @@ def test_every_call_of_a_reply_is_answered_once_in_order():
 def test_calls_after_mark_done_are_not_executed():
     trajectory, backends = play([calls(call("mark_done"), call("execute_command", command="ls"))], LS)
     assert [each.status for each in trajectory.steps[0].observations] == ["ok", "not_executed"]
-    assert backends.sandbox.commands == ["check"]
+    assert (backends.sandbox.commands, backends.fresh.commands) == ([], ["check"])
     assert trajectory.terminated_reason == "completed"
 
 
@@ -111,8 +111,7 @@ def test_copied_folders_stand_again_as_given_before_the_tests(tmp_path):
         call("write_file", filepath="t/a.txt", content="weakened"), call("write_file", filepath="t/new", content="")
     )
     trajectory, backends = play([weaken], folders=[("t", archive)])
-    assert backends.sandbox.files["/workspace/t/a.txt"] == b"given"
-    assert "/workspace/t/new" not in backends.sandbox.files
+    assert backends.fresh.files == {"/workspace/t/a.txt": b"given"}
     assert trajectory.success
 
 

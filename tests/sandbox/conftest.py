@@ -57,3 +57,8 @@ def opener(request):
 @pytest.fixture(params=[*CONTAINERS, "local", "memory"])
 def file_opener(request):
     return opening(request)
+
+
+@pytest.fixture(params=CONTAINERS)
+def docker_opener(request):
+    return opening(request)

@@ -1,0 +1,180 @@
+"""What an agent leaves behind, as a tar stream on its way from one sandbox into another, looked at and never believed.
+
+Guarantees: nothing touches the disk of this machine; memory is bounded whatever comes; of what passes, every entry lies
+below the one folder of the archive, is a plain file, a folder or a link, leads through no link of the archive, and has
+no set-id bit.
+"""
+
+import io
+import posixpath
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import Self
+
+from realwork.errors import ArtifactRejected
+
+MOST_BYTES = 4 << 30
+MOST_ENTRIES = 500_000
+_PIECE = 1 << 20
+_LONGEST_NAME = 4096
+_LONGEST_EXTENSION = 1 << 20
+_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+
+
+def checked(
+    chunks: Iterable[bytes],
+    *,
+    leave_out: Callable[[str], bool] = lambda _: False,
+    most_bytes: int = MOST_BYTES,
+    most_entries: int = MOST_ENTRIES,
+) -> Iterator[bytes]:
+    """The tar `chunks` of one folder, entry by entry as a tar again; blocks as they do.
+
+    Args:
+        leave_out: told the path of an entry below the folder, whether it stays away; all below a folder that does,
+            stays away with it.
+
+    Raises:
+        ArtifactRejected: an entry is hostile, or there is more than is allowed.
+    """
+    reader = _Reader(chunks)
+    gate = _Gate(leave_out, most_bytes, most_entries)
+    try:
+        with tarfile.open(fileobj=reader, mode="r|", bufsize=_PIECE, tarinfo=_Entry) as archive:
+            while (entry := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # it would remember every entry
+                passed = gate.passed(entry)
+                if passed is None:
+                    continue
+                yield passed.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+                if passed.isreg():
+                    yield from _content(archive, entry)
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        raise ArtifactRejected(f"it is no archive that can be read: {error}") from error
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Iterator[bytes]:
+    file = archive.extractfile(entry)
+    assert file is not None
+    while piece := file.read(_PIECE):
+        yield piece
+    yield bytes(-entry.size % tarfile.BLOCKSIZE)
+
+
+class _Entry(tarfile.TarInfo):
+    """An entry whose extended header fits into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in _EXTENSIONS and found.size > _LONGEST_EXTENSION:
+            raise ArtifactRejected(f"an extended header of {found.size} bytes")
+        return found
+
+
+class _Gate:
+    """Decides on one entry after the other."""
+
+    def __init__(self, leave_out: Callable[[str], bool], most_bytes: int, most_entries: int) -> None:
+        self._leave_out = leave_out
+        self._bytes_left = most_bytes
+        self._entries_left = most_entries
+        self._most = f"{most_entries} entries or {most_bytes} bytes"
+        self._root: str | None = None
+        self._links: set[str] = set()
+        self._left_out: set[str] = set()
+
+    def passed(self, entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        """The entry as it may go on, null when it stays away.
+
+        Raises:
+            ArtifactRejected: it is hostile.
+        """
+        self._entries_left -= 1
+        self._bytes_left -= entry.size if entry.isreg() else 0
+        if self._entries_left < 0 or self._bytes_left < 0:
+            raise ArtifactRejected(f"it has more than {self._most}")
+        below = self._below(entry.name, is_folder=entry.isdir())
+        if entry.isfifo() or (below and self._stays_away(below)):
+            return None
+        if entry.issym():
+            self._links.add(below)
+        elif entry.islnk():
+            if self._stays_away(self._below(entry.linkname)):
+                return None
+        elif not (entry.isreg() or entry.isdir()):
+            raise ArtifactRejected(f"{entry.name!r} is neither a file, a folder nor a link")
+        return _plain(entry)
+
+    def _below(self, name: str, *, is_folder: bool = False) -> str:
+        """The path of an entry below the folder of the archive, "" for the folder itself."""
+        path = posixpath.normpath(name)
+        parts = name.rstrip("/").split("/")
+        if name.startswith("/") or ".." in parts or len(name) > _LONGEST_NAME:
+            raise ArtifactRejected(f"{name[:200]!r} leads out of it")
+        if self._root is None:
+            self._root = path
+            if not is_folder:
+                raise ArtifactRejected(f"{name!r} is not a folder")
+        if self._root == ".":
+            path = "" if path == "." else path
+        elif path == self._root or path.startswith(self._root + "/"):
+            path = path[len(self._root) + 1 :]
+        else:
+            raise ArtifactRejected(f"{name[:200]!r} does not lie in it")
+        if any(parent in self._links for parent in _parents(path)):
+            raise ArtifactRejected(f"{name[:200]!r} leads through a link")
+        return path
+
+    def _stays_away(self, path: str) -> bool:
+        if any(parent in self._left_out for parent in _parents(path)):
+            return True
+        if path in self._left_out or not self._leave_out(path):
+            return path in self._left_out
+        self._left_out.add(path)
+        return True
+
+
+def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """A copy with nothing but what a file needs: no extended attributes, no set-id bits, no sparse maps."""
+    plain = tarfile.TarInfo(entry.name)
+    plain.type = tarfile.REGTYPE if entry.isreg() else entry.type
+    plain.size = entry.size if entry.isreg() else 0
+    plain.mode, plain.mtime = entry.mode & 0o777, entry.mtime
+    plain.uid, plain.gid = entry.uid, entry.gid
+    plain.linkname = entry.linkname
+    return plain
+
+
+def _parents(path: str) -> Iterator[str]:
+    at = path.find("/")
+    while at >= 0:
+        yield path[:at]
+        at = path.find("/", at + 1)
+
+
+class _Reader(io.RawIOBase):
+    """Chunks as the file that `tarfile` reads from."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        super().__init__()
+        self._chunks = iter(chunks)
+        self._held = b""
+
+    def read(self, size: int = _PIECE, /) -> bytes:
+        """Up to `size` bytes, fewer only at the end."""
+        pieces = [self._held]
+        have = len(self._held)
+        while have < size and (chunk := next(self._chunks, b"")):
+            pieces.append(chunk)
+            have += len(chunk)
+        data = b"".join(pieces)
+        self._held = data[size:]
+        return data[:size]

@@ -1,0 +1,119 @@
+"""How what stands in one sandbox gets into another: emptied, archived, copied in."""
+
+from contextlib import AsyncExitStack
+
+import pytest
+
+from realwork.errors import FileError, SandboxError
+from realwork.sandbox.artifact import checked
+from realwork.sandbox.base import Keep
+from realwork.sandbox.changes import leaves
+
+from .helpers import WORK, make_spec, run, use
+
+MAKE = (
+    "mkdir -p d/e 'kept *' empty && echo a >a && echo b >d/e/b && ln -s /etc/passwd d/l && ln a d/h && chmod 750 d/e/b"
+    " && echo pristine >d/conftest.py && echo x >d/x.pth && echo k >'kept */k' && mkdir 'kept */hollow'"
+    " && echo n >'new\nline' && echo t >'*'"
+)
+
+
+def test_emptying_leaves_what_is_to_be_kept(file_opener):
+    async def scenario(sandbox):
+        for path in ("a", "d/e/b", "d/conftest.py", "d/x.pth", "kept */k", "kept/k", "new\nline"):
+            await sandbox.write_file(f"{WORK}/{path}", path.encode())
+        await sandbox.empty(WORK, keep=Keep(names=("conftest.py", "*.pth"), folders=("kept *",)))
+        stays = {}
+        for path in ("d/conftest.py", "d/x.pth", "kept */k"):
+            stays[path] = (await sandbox.read_file(f"{WORK}/{path}")).content.decode()
+        for path in ("a", "d/e/b", "kept/k", "new\nline"):
+            with pytest.raises(FileError):
+                await sandbox.read_file(f"{WORK}/{path}")
+        return stays
+
+    assert use(file_opener, scenario) == {path: path for path in ("d/conftest.py", "d/x.pth", "kept */k")}
+
+
+def test_emptying_deletes_folders_but_those_that_something_stays_in(opener):
+    async def scenario(sandbox):
+        await run(sandbox, MAKE)
+        await sandbox.empty(WORK, keep=Keep(names=("conftest.py",), folders=("kept *",)))
+        return (await run(sandbox, "find . | sort")).stdout.decode().splitlines()
+
+    found = use(opener, scenario)
+    assert found == [".", "./d", "./d/conftest.py", "./kept *", "./kept */hollow", "./kept */k"]
+
+
+def test_emptying_with_nothing_to_keep_leaves_nothing(opener):
+    async def scenario(sandbox):
+        await run(sandbox, MAKE)
+        await sandbox.empty(WORK, keep=Keep())
+        return (await run(sandbox, "ls -A")).stdout
+
+    assert use(opener, scenario) == b""
+
+
+def test_a_working_directory_gets_into_another_sandbox_as_it_was(opener):
+    look = "find . | sort; cat d/e/b 'new\nline' '*'; readlink d/l; stat -c '%a %U' d/e/b; [ a -ef d/h ] && echo linked"
+
+    async def scenario(source):
+        await run(source, MAKE)
+        before = (await run(source, look)).stdout
+        await source.freeze()
+        async with AsyncExitStack() as stack:
+            target = await stack.enter_async_context(opener(make_spec()))
+            await target.copy_in(WORK, checked(source.archive(WORK)))
+            return before, (await run(target, look)).stdout
+
+    before, after = use(opener, scenario)
+    assert before == after
+    assert before.endswith(b"linked\n")
+
+
+def test_a_working_directory_that_is_gone_is_an_empty_one(docker_opener):
+    async def scenario(source):
+        await run(source, f"rm -rf {WORK}", working_directory="/")
+        await source.freeze()
+        async with AsyncExitStack() as stack:
+            target = await stack.enter_async_context(docker_opener(make_spec()))
+            await target.copy_in(WORK, checked(source.archive(WORK)))
+            return (await run(target, "ls -A")).stdout
+
+    assert use(docker_opener, scenario) == b""
+
+
+def test_nothing_runs_in_a_frozen_sandbox(docker_opener):
+    async def scenario(sandbox):
+        await run(sandbox, "(while :; do date >>tick; sleep 0.05; done) >/dev/null 2>&1 &")
+        await sandbox.freeze()
+        first, second = (b"".join(sandbox.archive(WORK)) for _ in range(2))
+        assert first == second
+        with pytest.raises(SandboxError):
+            await run(sandbox, "true")
+
+    use(docker_opener, scenario)
+
+
+def test_changes_outside_the_working_directory_are_counted(docker_opener):
+    async def scenario(sandbox):
+        await run(sandbox, "echo 1 >inside; echo 1 >/tmp/scratch; mkdir /root/.cache; echo 1 >/root/.cache/x")
+        untouched = await sandbox.changed_outside(WORK)
+        await run(
+            sandbox, "mkdir -p /opt; echo 1 >/opt/new; rm $(command -v yes); mkdir -p /srv/a/b; ln -s / /srv/link"
+        )
+        await run(sandbox, "echo '#' >>/etc/profile")
+        await sandbox.freeze()
+        return untouched, await sandbox.changed_outside(WORK)
+
+    assert use(docker_opener, scenario) == (0, 5)
+
+
+def test_the_engine_counts_the_same_changes():
+    told = ["/etc", "/etc/issue", "/opt", "/opt/new", "/srv", "/srv/a", "/srv/a/b", "/srv/link", "/etc/profile"]
+    assert sorted(leaves([{"Path": path} for path in told])) == [
+        "/etc/issue",
+        "/etc/profile",
+        "/opt/new",
+        "/srv/a/b",
+        "/srv/link",
+    ]
