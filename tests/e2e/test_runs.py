@@ -57,7 +57,7 @@ def test_a_run_ends_with_one_graded_row_for_each_rollout(mixed_run):
         "stumble": (True, 1.0),
         "speak": (False, 0.0),
     }
-    assert all(row["reward_valid"] and row["grading_mode"] == "same" for row in found.values())
+    assert all(row["reward_valid"] and row["grading_mode"] == "fresh" for row in found.values())
     assert own_containers("mixed") == []
 
 

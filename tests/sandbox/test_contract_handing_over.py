@@ -8,6 +8,7 @@ from realwork.errors import FileError, SandboxError
 from realwork.sandbox.artifact import checked
 from realwork.sandbox.base import Keep
 from realwork.sandbox.changes import leaves
+from realwork.sandbox.docker import open_container
 
 from .helpers import WORK, make_spec, run, use
 
@@ -94,7 +95,7 @@ def test_nothing_runs_in_a_frozen_sandbox(docker_opener):
     use(docker_opener, scenario)
 
 
-def test_changes_outside_the_working_directory_are_counted(docker_opener):
+def test_changes_outside_the_working_directory_are_counted(docker_image):
     async def scenario(sandbox):
         await run(sandbox, "echo 1 >inside; echo 1 >/tmp/scratch; mkdir /root/.cache; echo 1 >/root/.cache/x")
         untouched = await sandbox.changed_outside(WORK)
@@ -105,7 +106,7 @@ def test_changes_outside_the_working_directory_are_counted(docker_opener):
         await sandbox.freeze()
         return untouched, await sandbox.changed_outside(WORK)
 
-    assert use(docker_opener, scenario) == (0, 5)
+    assert use(open_container, scenario) == (0, 5)
 
 
 def test_the_engine_counts_the_same_changes():
