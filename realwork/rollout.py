@@ -269,7 +269,9 @@ class _Attempt:
         try:
             with self._timed("grade_s"):
                 async with asyncio.timeout(grading.longest_s):
-                    open_fresh = partial(self._backends.open_sandbox, self._spec, environment)
-                    self._record.grade = await grade(sandbox, grading, open_fresh)
+                    anew = self._spec.model_copy(update={"resumed": None})
+                    found = await grade(sandbox, grading, partial(self._backends.open_sandbox, anew, environment))
+                    uncounted = {} if self._spec.resumed is None else {"changed_outside": None}  # changes since then
+                    self._record.grade = found.model_copy(update=uncounted)
         except TimeoutError as error:
             raise GradingError("the tests did not end in their time") from error

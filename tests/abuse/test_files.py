@@ -23,8 +23,8 @@ def test_a27_a_hostile_file_is_read_inside_or_refused(tmp_path):
         " python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"socket\")'; ls | wc -l"
     )
     refused = ["outside", "fifo", "zero", "socket", "dir", "dir/..", "loop", "/dev/zero", "/dev/stdin", "/proc/1/mem"]
-    for agent in attack(make, read("link"), read("giant"), read("giant-link"), *map(read, refused)):
-        made, link, giant, giant_link, *others = agent.observations
+    for agent in attack(make, read("link"), read("giant"), read("giant-link"), *map(read, refused), "rm giant"):
+        made, link, giant, giant_link, *others, _removed = agent.observations
         assert made.output == "10\n", agent.mode
         assert link.output.startswith("root:x:0:0")
         for one in (giant, giant_link):

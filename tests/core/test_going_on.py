@@ -56,7 +56,7 @@ def test_the_conversation_is_whole_and_nothing_before_the_fork_is_done_again():
     parent = lost_after(5)
     trajectory, backends, _ = go_on(parent)
     whole, _ = play(STEPS, ANSWERS, rollout_config=EVERY_2)
-    assert backends.sandbox.commands == ["step 4", "step 5", "check"]
+    assert backends.sandbox.commands == ["step 4", "step 5"]
     assert (trajectory.parent_trajectory_id, trajectory.fork_step) == (parent.spec.trajectory_id, 4)
     assert [step.index for step in trajectory.steps] == list(range(7))
     assert [step.message_index for step in trajectory.steps] == [step.message_index for step in whole.steps]
@@ -75,7 +75,7 @@ def test_what_was_done_after_the_snapshot_is_not_taken_over():
 @pytest.mark.parametrize(("is_here", "is_known"), [(False, True), (True, False)], ids=["no snapshot", "no parent"])
 def test_an_attempt_begins_at_the_beginning_when_it_cannot_go_on(is_here, is_known):
     trajectory, backends, _ = go_on(lost_after(5), is_here=is_here, is_known=is_known)
-    assert backends.sandbox.commands == [*(f"step {number}" for number in range(6)), "check"]
+    assert backends.sandbox.commands == [*(f"step {number}" for number in range(6))]
     assert (trajectory.parent_trajectory_id, trajectory.fork_step, trajectory.reward) == (None, None, 1.0)
 
 
