@@ -145,7 +145,7 @@ def _commit(client: EngineClient, container_id: str, conf: dict[str, Any]) -> tu
     """Id and size of the new image; the container is paused meanwhile, so that its size stays as it was measured."""
     client.pause(container_id)
     try:
-        size_bytes = _written_bytes(client, container_id)
+        size_bytes = client.written_bytes(container_id)
         if size_bytes > MOST_BYTES:
             raise SandboxError(f"A snapshot of {size_bytes >> 20} MiB is refused; at most {MOST_BYTES >> 20} are taken")
         image_id = client.commit(container_id, REPOSITORY, uuid.uuid4().hex[:12], pause=False, conf=conf)["Id"]
@@ -154,13 +154,6 @@ def _commit(client: EngineClient, container_id: str, conf: dict[str, Any]) -> tu
             client.unpause(container_id)
     layers = client.history(image_id)  # type: ignore[no-untyped-call]
     return str(image_id), int(layers[0]["Size"])
-
-
-def _written_bytes(client: EngineClient, container_id: str) -> int:
-    """The size of all files that the container has changed, holes counted in full."""
-    url = client._url("/containers/{0}/json", container_id)  # type: ignore[attr-defined]
-    answer = client._get(url, params={"size": 1})  # type: ignore[attr-defined]
-    return int(client._result(answer, True)["SizeRw"] or 0)  # type: ignore[attr-defined] # noqa: FBT003
 
 
 def _discard(client: EngineClient, image_id: str) -> None:
