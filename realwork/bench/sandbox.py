@@ -12,16 +12,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
+from realwork.backends import open_backends
+from realwork.config import RunConfig
 from realwork.errors import SandboxError
+from realwork.record import RolloutSettings
+from realwork.rollout import Backends
 from realwork.sandbox.base import Sandbox, SandboxSpec
 from realwork.sandbox.docker import open_container
 from realwork.sandbox.engine import Engine, open_engine
+from realwork.sandbox.kept import prepared_images, remove
 from realwork.sandbox.yardstick import raw_container, raw_exec
-from realwork.types import Record
+from realwork.types import Record, RolloutSpec
 
 COMMAND = "echo hello"
 CONTAINERS = 8
 FILE_SIZES = {"1 KiB": 1 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20}
+INIT_S = 5
+INIT_SANDBOXES = 32
 FILE_REPEATS = {"1 KiB": 50, "1 MiB": 10, "64 MiB": 3}
 
 Action = Callable[[], Awaitable[object]]
@@ -41,6 +48,18 @@ class FileSeconds(Record):
     read_s: float
 
 
+class InitSeconds(Record):
+    """How long it took to open and close `INIT_SANDBOXES` of an environment with one slow init command.
+
+    Attributes:
+        first_s: when nothing was prepared.
+        second_s: right after that.
+    """
+
+    first_s: float
+    second_s: float
+
+
 class SandboxBench(Record):
     """What was measured.
 
@@ -50,6 +69,7 @@ class SandboxBench(Record):
         commands_per_s: with 8 containers at once, through the channel and through guarded execs.
         life: open and close a sandbox; `life_raw`: create, start and remove a container without limits.
         files: by size.
+        init: with an init command of `INIT_S` seconds.
     """
 
     channel: Seconds
@@ -60,6 +80,7 @@ class SandboxBench(Record):
     life: Seconds
     life_raw: Seconds
     files: dict[str, FileSeconds]
+    init: InitSeconds
 
     @property
     def faster_than_exec(self) -> float:
@@ -87,6 +108,8 @@ async def bench_sandbox(image: str, *, commands: int, lives: int, on_progress: C
         life, life_raw = await _lives(engine, image, lives)
         on_progress("Files of " + ", ".join(FILE_SIZES))
         files = await _files(engine, image)
+        on_progress(f"{INIT_SANDBOXES} sandboxes with an init command of {INIT_S} s, twice")
+        init = await _init(engine, image)
     return SandboxBench(
         channel=channel,
         exec_guarded=exec_guarded,
@@ -96,6 +119,7 @@ async def bench_sandbox(image: str, *, commands: int, lives: int, on_progress: C
         life=life,
         life_raw=life_raw,
         files=files,
+        init=init,
     )
 
 
@@ -151,6 +175,51 @@ async def _files(engine: Engine, image: str) -> dict[str, FileSeconds]:
             )
             measured[name] = FileSeconds(write_s=write.median_s, read_s=read.median_s)
     return measured
+
+
+async def _init(engine: Engine, image: str) -> InitSeconds:
+    name = f"bench-{uuid.uuid4().hex}"
+    config = RunConfig.model_validate(
+        {
+            "environments": [
+                {
+                    "id": name,
+                    "docker_image": image,
+                    "prompt": "bench",
+                    "unit_tests": ["true"],
+                    "init_commands": [f"sleep {INIT_S}; echo {name} >>prepared"],
+                    "init_network": "none",
+                }
+            ],
+            "template_prompt": "bench",
+            "rollout_config": {},
+        }
+    )
+    settings = RolloutSettings(config=config, script=())
+    async with open_backends(settings) as backends:
+        try:
+            return InitSeconds(first_s=await _open_all(backends, config), second_s=await _open_all(backends, config))
+        finally:
+            for each in await prepared_images(engine):
+                if each.environment == name:
+                    await remove(engine, each)
+
+
+async def _open_all(backends: Backends, config: RunConfig) -> float:
+    """Seconds until `INIT_SANDBOXES` have been opened, looked into and closed, `CONTAINERS` at a time."""
+    places = asyncio.Semaphore(CONTAINERS)
+
+    async def one(number: int) -> None:
+        environment = config.environments[0]
+        spec = RolloutSpec(run_id="bench", environment_id=environment.id, sample_index=number)
+        async with places, backends.open_sandbox(spec, environment) as sandbox:
+            found = await sandbox.read_file("/workspace/prepared")
+            if len(found.content.split()) != 1:
+                raise SandboxError(f"the init command has left {found.content!r}")
+
+    began = time.monotonic()
+    await asyncio.gather(*map(one, range(INIT_SANDBOXES)))
+    return time.monotonic() - began
 
 
 async def _in_turn(actions: Sequence[Action], count: int) -> list[Seconds]:

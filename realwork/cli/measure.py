@@ -70,6 +70,8 @@ def _say(line: str) -> None:
 
 
 def _table(measured: "SandboxBench") -> str:
+    from realwork.bench.sandbox import INIT_S, INIT_SANDBOXES
+
     rates = measured.commands_per_s
     return "\n".join(
         [
@@ -89,6 +91,11 @@ def _table(measured: "SandboxBench") -> str:
             *(
                 f"file of {name:7}  write {each.write_s * 1000:8.1f} ms   read {each.read_s * 1000:8.1f} ms"
                 for name, each in measured.files.items()
+            ),
+            "",
+            (
+                f"{INIT_SANDBOXES} sandboxes with an init command of {INIT_S} s: "
+                f"first {measured.init.first_s:.1f} s, again {measured.init.second_s:.1f} s"
             ),
         ]
     )

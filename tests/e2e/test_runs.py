@@ -320,3 +320,4 @@ def test_bench_measures_the_sandbox_beside_the_engine_and_the_host(docker_image,
     assert all(0 < measured[name]["median_s"] <= measured[name]["p95_s"] for name in ("channel", "exec_raw", "life"))
     assert set(measured["files"]) == {"1 KiB", "1 MiB", "64 MiB"}
     assert measured["commands_per_s"].keys() == {"channel", "exec"}
+    assert measured["init"]["first_s"] > 5
