@@ -47,12 +47,12 @@ class Agent:
         if turn == TURNS:
             return DONE
         hang = "" if self.was_cut or turn != 4 else "; sleep 300"
-        return run(f"echo {turn} >> steps; touch /usr/local/bin/tool-{turn}{hang}")
+        return run(f"echo {turn} >> steps; touch /opt/tool-{turn}; ls /opt | wc -l > tools{hang}")
 
 
 UNIT_TESTS = [
     "test $(tr -d '\\n' < steps) = 012345",
-    "test -e /usr/local/bin/tool-0",
+    "test $(cat tools) = 6",
     "test $(cat prepared) = once",
 ]
 
