@@ -8,11 +8,12 @@ channel is killed under it ends with it, with the exit code of a kill (137).
 
 import asyncio
 import time
+from functools import partial
 
-from realwork.errors import SandboxError
+from realwork.errors import SandboxError, SandboxLost
 from realwork.sandbox import scripts
 from realwork.sandbox.answers import AnswerStream, Marked, new_token
-from realwork.sandbox.execs import FIRST_LOOK_S, GRACE_S, LONGEST_LOOK_S, QUIET_S, Ended, Execs
+from realwork.sandbox.execs import FIRST_LOOK_S, GRACE_S, LONGEST_LOOK_S, QUIET_S, SURVIVES, Ended, Execs
 from realwork.sandbox.uncancelled import uncancelled
 
 OPEN_S = 5.0
@@ -126,8 +127,7 @@ class Channel:
     async def _cut(self, shell: "_Shell", grace_s: float) -> None:
         """End the command; the shell goes on, unless it does not notice."""
         assert shell.session is not None
-        await self._execs.end_session(shell.session, shell.finished, grace_s)
-        if not await shell.finished(QUIET_S):
+        if not await self._execs.end_session(shell.session, shell.finished, grace_s):
             await self._give_up(shell)
 
     async def _cut_quietly(self, shell: "_Shell") -> None:
@@ -148,8 +148,10 @@ class Channel:
         self._damages += 1
         if shell.session is not None and shell.session != shell.pid:
             await self._execs.end_session(shell.session, shell.gone, 0.0)
-        await self._execs.end_session(shell.pid, shell.gone, 0.0)
+        ended = await self._execs.end_session(shell.pid, partial(self._execs.exits, shell.exec_id), 0.0)
         self.close()
+        if not ended:
+            raise SandboxLost(SURVIVES)
 
 
 class _Shell:

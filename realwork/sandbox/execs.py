@@ -28,6 +28,7 @@ BUILTINS_S = 10.0
 """A script of shell builtins that takes longer tells of a container that no longer answers; among a hundred processes
 that fork without end on a busy machine it takes seconds."""
 MOST_ENDINGS = 3
+SURVIVES = "A command in the container survives its killing, as when `/bin/sh` has been replaced"
 FIRST_LOOK_S = 0.25
 SOON_S = 0.002
 LONGEST_LOOK_S = 1.0
@@ -141,6 +142,18 @@ class Execs:
         """Whether the first process of an exec has not exited yet."""
         return await self._exit_now(exec_id) is None
 
+    async def exits(self, exec_id: str, timeout_s: float) -> bool:
+        """Whether the first process of an exec exits within that time, whatever becomes of its output."""
+        deadline = time.monotonic() + timeout_s
+        pause = SOON_S
+        while await self.is_running(exec_id):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            await asyncio.sleep(min(pause, left))
+            pause = min(2 * pause, LONGEST_LOOK_S)
+        return True
+
     async def _exit(self, exec_id: str, stream: ExecStream, timeout_s: float) -> int | None:
         """The exit code, null when there is none after `timeout_s`; the end of the stream is a hint to look at once."""
         deadline = time.monotonic() + timeout_s
@@ -172,38 +185,39 @@ class Execs:
             received = stream.received
             await asyncio.wait({stream.ended}, timeout=QUIET_S)
 
-    async def end_session(self, session: int, exited: Callable[[float], Awaitable[object]], grace_s: float) -> None:
-        """TERM, KILL when `exited` has waited `grace_s` for the command, then wait for it once more.
+    async def end_session(self, session: int, exited: Callable[[float], Awaitable[bool]], grace_s: float) -> bool:
+        """TERM, KILL when `exited` has waited `grace_s` for the command; then what `exited` says.
 
         Raises:
             SandboxLost: not even shell builtins run in the container any more.
         """
         for _ in range(MOST_ENDINGS):
-            if await self._end_once(session, exited, grace_s):
-                return
+            if await self._signal_session(session, exited, grace_s):
+                break
             grace_s = 0.0
-        raise SandboxLost(f"The container did not end a command in {MOST_ENDINGS} attempts")
+        return await exited(GRACE_S)
 
-    async def _end_once(self, session: int, exited: Callable[[float], Awaitable[object]], grace_s: float) -> bool:
-        """Whether the script ran to its end; it does not in a container without memory, or when it is killed itself."""
+    async def _signal_session(self, session: int, exited: Callable[[float], Awaitable[bool]], grace_s: float) -> bool:
+        """Whether the script ran to its end; it does not without memory, or when it is killed itself."""
         argv = ["/bin/sh", "-c", scripts.END_SESSION, "sh", str(session)]
         ending_id, ending = await self._start(argv, 0, stdin=True, as_root=True)
         try:
             await exited(grace_s)
             ending.send(b"\n")
             exit_code = await self._exit(ending_id, ending, BUILTINS_S)
-            if exit_code is None:
-                raise SandboxLost(f"The container did not end a command within {BUILTINS_S:g} s")
-            await exited(GRACE_S)
-            return exit_code == 0
         finally:
             ending.close()
+        if exit_code is None:
+            raise SandboxLost(f"The container did not end a command within {BUILTINS_S:g} s")
+        return exit_code == 0
 
     async def _end_command(self, exec_id: str, stream: ExecStream, grace_s: float) -> None:
-        """Raises SandboxLost, too, if the command was never started."""
+        """Raises SandboxLost, too, if the command was never started, or survives."""
         if stream.pid is None:
             raise SandboxLost("The container did not start a command before its deadline")
-        await self.end_session(stream.pid, partial(self._exit, exec_id, stream), grace_s)
+        if not await self.end_session(stream.pid, partial(self.exits, exec_id), grace_s):
+            raise SandboxLost(SURVIVES)
+        await self._drain(stream)
 
     async def _end_quietly(self, exec_id: str, stream: ExecStream) -> None:
         """KILL for a command whose caller is gone; if that fails there is nobody to tell."""

@@ -2,6 +2,8 @@
 
 import pytest
 
+from realwork.sandbox.docker import FILE_S
+
 from .agents import attack, tool
 
 pytestmark = pytest.mark.usefixtures("docker_image")
@@ -16,6 +18,8 @@ def write(path, content="new"):
 
 
 def test_a27_a_hostile_file_is_read_inside_or_refused(tmp_path):
+    """Without the look at the kind of the file, and without the bound on what is read, this fails."""
+
     (tmp_path / "canary").write_text("sk-canary")
     make = (
         f"ln -s /etc/passwd link; ln -s {tmp_path}/canary outside; ln -s /proc/self/environ environment; mkfifo fifo;"
@@ -35,9 +39,10 @@ def test_a27_a_hostile_file_is_read_inside_or_refused(tmp_path):
 
 
 def test_a27_a_file_that_becomes_a_fifo_while_it_is_read_does_not_hang():
+    """Its kind is looked at before it is opened; what slips through is bounded by `FILE_S` alone."""
     flip = "while :; do rm -f x; mkfifo x; rm -f x; echo real >x; done >/dev/null 2>&1 &"
     for agent in attack(flip, *[read("x"), write("x")] * 6):
-        assert all(one.duration_s < 6 for one in agent.observations), agent.mode
+        assert all(one.duration_s < FILE_S + 6 for one in agent.observations), agent.mode
 
 
 NAMES = {
@@ -57,6 +62,8 @@ NAMES = {
 
 @pytest.mark.parametrize("working_directory", ["/workspace", "/work; touch hit; #' dir"])
 def test_a29_hostile_paths_name_exactly_the_file_they_spell(working_directory):
+    """Without the quotes around paths in `scripts`, or where they are expanded, this fails."""
+
     actions = [action for path in NAMES.values() for action in (write(path, f"of {path}"), read(path))]
     for agent in attack(*actions, "test ! -e hit && pwd", working_directory=working_directory):
         *pairs, last = agent.observations

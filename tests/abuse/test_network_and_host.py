@@ -101,6 +101,8 @@ def assert_all_refused(observation, count, mode):
 
 
 def test_a20_nothing_leaves_a_container_without_a_network():
+    """With the network "bridge" this fails."""
+
     ways = [
         "curl -sS -m 3 https://example.com",
         script("import socket; socket.getaddrinfo('example.com', 443)"),
@@ -118,6 +120,8 @@ def test_a20_nothing_leaves_a_container_without_a_network():
 
 
 def test_a21_a_metadata_service_is_not_reached():
+    """With the network "bridge" this fails."""
+
     with Listener() as listener:
         places = [f"{address}:{listener.port}" for address in addresses()]
         known = ["169.254.169.254:80", "fd00:ec2::254:80", "metadata.google.internal:80"]
@@ -142,6 +146,8 @@ print(urllib.request.urlopen(f"http://127.0.0.1:{{server.server_port}}", timeout
 
 
 def test_a22_no_proxy_address_or_protocol_leads_around_the_missing_network():
+    """With the network "bridge" this fails."""
+
     with Listener() as listener:
         target, proxies = f"http://1.1.1.1:{listener.port}", [f"{one}:{listener.port}" for one in addresses()]
         ways = [
@@ -157,6 +163,8 @@ def test_a22_no_proxy_address_or_protocol_leads_around_the_missing_network():
 
 
 def test_a23_neither_ray_nor_the_engine_is_reached():
+    """With the network "bridge" this fails."""
+
     with Listener() as listener:
         ports = [6379, 8265, 10001, 2375, listener.port]
         places = [f"{address}:{port}" for address in ("172.17.0.1", "127.0.0.1") for port in ports]
@@ -195,6 +203,8 @@ PROBES = {
 
 
 def test_a24_privileges_are_neither_there_nor_gained():
+    """Without `cap_drop`, without `no-new-privileges`, with an unconfined seccomp, and without `setpriv` this fails."""
+
     for agent in attack(*PROBES.values(), "cat /proc/self/status"):
         *probes, status = agent.observations
         gained = [name for name, one in zip(PROBES, probes, strict=True) if one.exit_code == 0]
@@ -209,6 +219,8 @@ def test_a24_privileges_are_neither_there_nor_gained():
 
 
 def test_a25_no_credential_of_this_process_is_found_inside(monkeypatch):
+    """With an environment that takes over this process's own this fails."""
+
     for name in ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "HF_TOKEN", "CANARY"):
         monkeypatch.setenv(name, "sk-canary-5")
     hunts = [

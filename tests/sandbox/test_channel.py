@@ -1,11 +1,14 @@
 """What the channel of a container withstands, and that its answers are those of an exec."""
 
 import asyncio
+import contextlib
 import random
 import time
+from functools import partial
 
 import pytest
 
+from realwork.errors import FileError, SandboxError, SandboxLost
 from realwork.sandbox.docker import open_container
 
 from .helpers import WORK, run, shell_of, unique_number, use
@@ -172,6 +175,100 @@ def test_a_replaced_shell_is_what_commands_get_and_nothing_hangs():
     result, content, fake = use(open_container, scenario)
     assert (result.exit_code, result.stdout) == (9, b"fake\n")
     assert content.content == fake
+
+
+THIEF = """
+import os, sys
+shell, forge = sys.argv[1], len(sys.argv) > 2
+requests = open(f"/proc/{shell}/fd/0", "rb", buffering=0)
+answers = [os.open(f"/proc/{shell}/fd/{number}", os.O_WRONLY) for number in (1, 3)]
+os.fork() and os._exit(0)
+while True:
+    words = requests.read(65536).split()
+    if forge and words[:1] == [b"run"]:
+        os.write(answers[1], words[1] + b" 0\\n" + words[2] + b" 0\\n")
+        os.write(answers[0], words[1] + b" 99\\nforged\\n" + words[2] + b" 0\\n" + words[3] + b" 0\\n")
+"""
+
+
+@pytest.mark.parametrize("forge", ["", "forge"])
+def test_who_takes_the_requests_of_the_shell_forges_answers_to_commands_and_never_those_of_tests(forge):
+    async def scenario(sandbox):
+        shell = await shell_of(sandbox)
+        await sandbox.write_file("/tmp/thief.py", THIEF.encode())
+        await run(sandbox, f"setsid python3 /tmp/thief.py {shell} {forge} >/dev/null 2>&1; sleep 0.3")
+        began = time.monotonic()
+        inside = [await run(sandbox, f"echo true; exit {number}") for number in range(3, 8)]
+        took = time.monotonic() - began
+        return inside, took, await run(sandbox, "echo true; exit 5", apart=True)
+
+    inside, took, apart = use(open_container, scenario)
+    assert (apart.exit_code, apart.stdout) == (5, b"true\n")
+    found = [(result.exit_code, result.stdout) for result in inside]
+    truth = [(number, b"true\n") for number in range(3, 8)]
+    assert all(
+        one in (true, (0, b"forged\n")) if forge else one == true for one, true in zip(found, truth, strict=True)
+    )
+    assert took < 25
+
+
+@pytest.mark.parametrize(
+    ("tool", "fake"),
+    [
+        ("setsid", "sleep 99"),
+        ("setsid", 'exec "$@"'),
+        ("nice", "exit 3"),
+        ("stat", "sleep 99"),
+        ("head", "dd if=/dev/urandom bs=100000 count=1; exit 3"),
+        ("mkdir", "exit 0"),
+    ],
+)
+def test_a_replaced_tool_is_bounded_and_typed(tool, fake):
+    async def scenario(sandbox):
+        await sandbox.write_file("/tmp/x", f"#!/bin/bash\n{fake}\n".encode())
+        await run(sandbox, f"chmod 755 /tmp/x; mv /tmp/x $(which {tool})")
+        began = time.monotonic()
+        with contextlib.suppress(FileError):
+            content = await sandbox.read_file("/etc/passwd", limit_bytes=5000)
+            assert len(content.content) <= 5000
+        with contextlib.suppress(FileError):
+            await sandbox.write_file(f"{WORK}/new/folder/x", b"x")
+        cut = await run(sandbox, "sleep 77", timeout_s=1)
+        left = await run(sandbox, "ps -eo args | grep -c '^slee[p] [79]'", apart=tool != "nice")
+        return time.monotonic() - began, cut, left
+
+    took, cut, left = use(open_container, scenario)
+    assert took < 30
+    assert cut.timed_out or tool == "nice"
+    assert left.stdout == b"0\n" or tool == "nice"
+
+
+@pytest.mark.parametrize("way", ["channel", "exec"])
+def test_a_false_shell_that_ends_nothing_loses_the_container_and_little_time(way):
+    async def scenario(sandbox):
+        await run(sandbox, "true")
+        await sandbox.write_file("/usr/bin/fake", b'#!/bin/bash\ncase $2 in leader=*) exit 0; esac; exec bash "$@"\n')
+        await run(sandbox, "chmod 755 /usr/bin/fake; mv /usr/bin/fake /usr/bin/sh")
+        began = time.monotonic()
+        with pytest.raises(SandboxLost):
+            await run(sandbox, "sleep 60", timeout_s=1)
+        return time.monotonic() - began
+
+    assert use(partial(open_container, with_channel=way == "channel"), scenario) < 20
+
+
+@pytest.mark.parametrize("way", ["channel", "exec"])
+def test_what_a_replaced_shell_says_is_an_answer_to_the_agent_and_none_to_a_test(way):
+    async def scenario(sandbox):
+        await sandbox.write_file("/usr/bin/fake", b"#!/bin/bash\necho fake\nexit 0\n")
+        await run(sandbox, "chmod 755 /usr/bin/fake; mv /usr/bin/fake /usr/bin/sh")
+        answer = await run(sandbox, "exit 9")
+        with pytest.raises(SandboxError):
+            await run(sandbox, "exit 9", apart=True)
+        return answer
+
+    answer = use(partial(open_container, with_channel=way == "channel"), scenario)
+    assert (answer.exit_code, b"fake\n" in (answer.stdout, answer.stderr)) == (0, True)
 
 
 def test_a_fork_bomb_under_the_channel_leaves_an_answering_container():
