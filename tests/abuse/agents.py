@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from docker.errors import DockerException
 from pydantic import SecretStr
 
 from realwork.backends import open_backends
@@ -39,7 +40,7 @@ CANARY = "sk-canary-5"
 """The key of every run."""
 PIDS = 128
 MOST_GROWTH_KIB = 64 << 10
-LIMITS = {"network": "none", "memory_mib": 256, "pids": PIDS, "cpus": 0.5, "output_limit_kib": 64}
+LIMITS = {"network": "none", "memory_mib": 256, "pids": PIDS, "cpus": 0.5, "disk_mib": 512, "output_limit_kib": 64}
 TIMEOUTS = {"global_timeout": 60.0, "command_timeout": 5.0, "test_timeout": 20.0}
 PROBE_S = 0.1
 WITNESS_S = 0.2
@@ -47,11 +48,12 @@ WITNESS_S = 0.2
 
 @dataclass
 class Container:
-    """What the host saw of a container: the engine's word, the most processes and the largest log at any time."""
+    """What the host saw of a container: the engine's word, and the most at any time of all else."""
 
     inspected: dict[str, Any]
     processes: int = 0
     log_bytes: int = 0
+    written_bytes: int = 0
 
 
 @dataclass
@@ -242,6 +244,8 @@ def _look(client: EngineClient, run_id: str, seen: dict[str, Container]) -> None
             seen[rollout_id] = Container(client.inspect_container(one["Id"]))
         container = seen[rollout_id]
         container.processes = max(container.processes, sum(one["Id"] in group for group in groups))
+        with suppress(DockerException):
+            container.written_bytes = max(container.written_bytes, client.written_bytes(one["Id"]))
         log = container.inspected["LogPath"]
         with suppress(OSError):
             container.log_bytes = max(container.log_bytes, Path(log).stat().st_size if log else 0)

@@ -27,7 +27,8 @@ def test_a27_a_hostile_file_is_read_inside_or_refused(tmp_path):
         " python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"socket\")'; ls | wc -l"
     )
     refused = ["outside", "fifo", "zero", "socket", "dir", "dir/..", "loop", "/dev/zero", "/dev/stdin", "/proc/1/mem"]
-    for agent in attack(make, read("link"), read("giant"), read("giant-link"), *map(read, refused), "rm giant"):
+    actions = [make, read("link"), read("giant"), read("giant-link"), *map(read, refused), "rm giant"]
+    for agent in attack(*actions, sandbox_config={"disk_mib": None}):
         made, link, giant, giant_link, *others, _removed = agent.observations
         assert made.output == "10\n", agent.mode
         assert link.output.startswith("root:x:0:0")
@@ -36,6 +37,12 @@ def test_a27_a_hostile_file_is_read_inside_or_refused(tmp_path):
         assert {one.status for one in others} == {"error"}
         assert all(one.duration_s < 3 for one in agent.observations[1:])
         assert "sk-canary" not in str(agent.trajectory)
+
+
+def test_a27_a_sparse_file_counts_in_full():
+    """Without the disk guard this fails: the engine writes its holes out wherever it copies the file."""
+    for agent in attack("truncate -s 1T giant", *["sleep 4"] * 5, reason="disk_limit"):
+        assert agent.took_s < 20, agent.mode
 
 
 def test_a27_a_file_that_becomes_a_fifo_while_it_is_read_does_not_hang():

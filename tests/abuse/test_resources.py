@@ -66,6 +66,15 @@ def test_a03_shared_memory_ends_at_its_size_and_is_charged_to_the_container():
         assert is_fine(after)
 
 
+def test_a04_filling_the_disk_ends_at_the_budget():
+    """Without the disk guard this fails: 20 GB are written, as far as the time of the command reaches."""
+    for agent in attack(
+        *["dd if=/dev/zero of=/big bs=1M count=20000 oflag=append conv=notrunc"] * 5, reason="disk_limit"
+    ):
+        assert 256 << 20 < agent.container.written_bytes < 3 << 30, agent.mode
+        assert len(agent.observations) < 5 or agent.observations[-1].status == "not_executed"
+
+
 def test_a06_what_the_first_process_seems_to_print_reaches_no_log():
     """Without the log driver `none` this fails; without `setpriv` before process 1, too, and then its log grows."""
 
