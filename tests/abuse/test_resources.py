@@ -15,11 +15,18 @@ KIB = 1 << 10
 
 
 PERCENT = """
-cd /sys/fs/cgroup
-used() { cat cpuacct/cpuacct.usage 2>/dev/null || sed -n 's/^usage_usec \\(.*\\)/\\1000/p' cpu.stat; }
-used=$(used) began=$(date +%s%N)
-sleep 3
-echo $((100 * ($(used) - used) / ($(date +%s%N) - began)))
+look() {
+    read -r used 2>/dev/null </sys/fs/cgroup/cpuacct/cpuacct.usage || {
+        while read -r key value; do [ $key != usage_usec ] || used=${value}000; done </sys/fs/cgroup/cpu.stat
+    }
+    read -r up _ </proc/uptime
+    up=${up%.*}${up#*.}
+}
+look
+before=$used began=$up
+sleep 1
+look
+echo $(((used - before) / (up - began) / 100000))
 """
 """Of one core, used by the container."""
 
@@ -138,6 +145,6 @@ def test_a10_fifty_spinning_processes_take_no_time_from_the_bystander():
     gone = "[ $(ls -d /proc/[0-9]* | wc -l) -lt 10 ]"
     for agent in attack(f"{spin} >/dev/null 2>&1", PERCENT, AFTER, unit_tests=[gone]):
         assert agent.container.processes > 50, agent.mode
-        assert int(agent.observations[1].output) < 60
+        assert int(agent.observations[1].output) < 75
         assert agent.beside.latency_s < 3 * calm
         assert is_fine(agent.observations[-1])
