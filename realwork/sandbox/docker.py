@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from realwork.errors import FileError, SandboxError, SandboxLost
+from realwork.errors import FileError, SandboxLost
 from realwork.sandbox import containers, scripts, snapshots, upkeep
 from realwork.sandbox.abilities import DISK_QUOTA, abilities
 from realwork.sandbox.base import CommandResult, FileContent, Keep, SandboxSpec
@@ -21,6 +21,7 @@ from realwork.sandbox.channel import Channel
 from realwork.sandbox.disk import DiskGuard, watched
 from realwork.sandbox.engine import Engine, open_engine
 from realwork.sandbox.execs import Ended, Execs
+from realwork.sandbox.faults import check_fault_inside
 from realwork.sandbox.files import first_name
 from realwork.sandbox.uncancelled import uncancelled
 from realwork.types import Snapshot
@@ -31,11 +32,6 @@ COPY_S = 100.0
 """For whole folders; less than `grading` allows."""
 INLINE_BYTES = 25_000
 """More than that, written as text, may not fit into one argument."""
-NOT_STARTED_BY_AGENT = (b"no such file", b"permission denied", b"format error", b"too long", b"not found")
-"""What the runtime says when `/bin/sh` has been removed or replaced inside."""
-RUNTIME = b"runtime exec failed"
-STARVED_BY_AGENT = (b"init-p", b"final child", b"temporarily unavailable", b"cannot allocate memory", b"out of memory")
-"""What it says when what runs inside has used up the processes or the memory of the container."""
 SNAPSHOT_LIVES = 2.0
 """Lives of its sandbox after which a snapshot is garbage: time for another attempt to begin with it."""
 SIGNS_OF_MEMORY = (b"MemoryError", b"Killed", b"annot allocate memory")
@@ -151,7 +147,7 @@ class DockerSandbox:
             ended = await self._execs.command(argv, timeout_s=timeout_s, limit_bytes=limit_bytes)
         stdout, stderr = ended.stdout, ended.stderr
         if not ended.started:
-            _check_fault_inside(ended, apart)
+            check_fault_inside(ended, apart=apart)
             stdout, stderr = stderr, stdout
         error = stderr.content()
         return CommandResult(
@@ -298,17 +294,3 @@ class DockerSandbox:
             kills = int(said) if said.isdigit() else self._oom_kills
         grown, self._oom_kills = kills > self._oom_kills, kills
         return grown or (ended.exit_code != 0 and b"MemoryError" in stderr)
-
-
-def _check_fault_inside(ended: Ended, apart: bool) -> None:
-    """Let pass a command that could not start because of what happened inside, as a shell would say it.
-
-    What a replaced `/bin/sh` says in its place is an answer to the agent, and none to a test.
-    """
-    said = (ended.stdout.content() + ended.stderr.content()).lower()
-    refused = ended.exit_code in (126, 127)
-    if refused and any(sign in said for sign in NOT_STARTED_BY_AGENT):
-        return
-    if not apart and (RUNTIME not in said or any(sign in said for sign in STARVED_BY_AGENT)):
-        return
-    raise SandboxError(f"The command could not be started: {said.decode(errors='replace').strip()}")

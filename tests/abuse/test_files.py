@@ -41,7 +41,7 @@ def test_a27_a_hostile_file_is_read_inside_or_refused(tmp_path):
 
 def test_a27_a_sparse_file_counts_in_full():
     """Without the disk guard this fails: the engine writes its holes out wherever it copies the file."""
-    for agent in attack("truncate -s 1T giant", *["sleep 4"] * 5, reason="disk_limit"):
+    for agent in attack("truncate -s 1T /giant", *["sleep 4"] * 5, reason="disk_limit"):
         assert agent.took_s < 20, agent.mode
 
 

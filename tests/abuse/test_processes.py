@@ -13,6 +13,7 @@ from .agents import MODES, attack
 
 pytestmark = pytest.mark.usefixtures("docker_image")
 AFTER = "echo fine; exit 3"
+SAME = {"mode": "same"}
 
 
 def is_fine(observation):
@@ -34,7 +35,7 @@ def test_a12_a_daemon_lives_through_the_episode_and_not_into_the_tests():
 
     daemon = "setsid nohup sh -c 'while :; do touch /workspace/beat; sleep 0.1; done' >/dev/null 2>&1 &"
     still = "rm beat; sleep 1; test -e beat"
-    for agent in attack(daemon, still, unit_tests=["rm -f beat; sleep 1; ! test -e beat"]):
+    for agent in attack(daemon, still, unit_tests=["rm -f beat; sleep 1; ! test -e beat"], grading_config=SAME):
         assert [one.exit_code for one in agent.observations] == [0, 0], agent.mode
 
 

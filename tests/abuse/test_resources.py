@@ -12,6 +12,7 @@ from .agents import PIDS, attack
 pytestmark = pytest.mark.usefixtures("docker_image")
 AFTER = "echo fine; exit 3"
 KIB = 1 << 10
+SAME = {"mode": "same"}
 
 
 PERCENT = """
@@ -143,7 +144,7 @@ def test_a10_fifty_spinning_processes_take_no_time_from_the_bystander():
     calm = attack("sleep 2", modes=["channel"])[0].beside.latency_s
     spin = "for i in $(seq 50); do (while :; do :; done) & done"
     gone = "[ $(ls -d /proc/[0-9]* | wc -l) -lt 10 ]"
-    for agent in attack(f"{spin} >/dev/null 2>&1", PERCENT, AFTER, unit_tests=[gone]):
+    for agent in attack(f"{spin} >/dev/null 2>&1", PERCENT, AFTER, unit_tests=[gone], grading_config=SAME):
         assert agent.container.processes > 50, agent.mode
         assert int(agent.observations[1].output) < 75
         assert agent.beside.latency_s < 3 * calm
