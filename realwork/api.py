@@ -27,7 +27,7 @@ from realwork.runfile import RunFile
 from realwork.sandbox import labels, snapshots
 from realwork.sandbox.engine import open_engine
 from realwork.sandbox.files import pack_folder
-from realwork.sandbox.reaper import collect_garbage
+from realwork.sandbox.garbage import collect_garbage
 from realwork.schedule import EnvironmentProgress, Schedule
 from realwork.trajectories.read import trajectories
 from realwork.trajectories.run_directory import held, is_run_directory, open_run
@@ -119,7 +119,7 @@ def _sweep(config: RunConfig, run_id: str) -> None:
 async def _collect(run_id: str) -> None:
     async with open_engine() as engine:
         await collect_garbage(engine, run_id=run_id)
-        driver = labels.this_process().model_dump_json()
+        driver = labels.this_process().as_label()
         await snapshots.remove_all(engine, run_id=run_id, which=snapshots.is_temporary_of(driver))
 
 
@@ -191,7 +191,7 @@ def _settings(run_file: RunFile) -> RolloutSettings:
         test_folders={environment_id: _packed(each.for_tests) for environment_id, each in run_file.folders.items()},
         environments_json={each.id: run_file.environment_json(each.id) for each in config.environments},
         plugins=pack(load_plugins(config, folder=run_file.path.parent)),
-        driver=labels.this_process().model_dump_json(),
+        driver=labels.this_process().as_label(),
     )
 
 

@@ -41,9 +41,10 @@ async def open_backends(settings: RolloutSettings, *, with_channel: bool = True)
     if settings.config.sandbox_config.kind == "local":
         yield _LocalBackends(settings)
         return
+    from realwork.sandbox.attended import attended
     from realwork.sandbox.engine import open_engine
 
-    async with open_engine() as engine:
+    async with open_engine() as engine, attended(engine):
         yield _DockerBackends(settings, engine, with_channel)
 
 

@@ -17,7 +17,7 @@ from realwork.errors import SandboxError
 if TYPE_CHECKING:
     from realwork.sandbox.abilities import Abilities
     from realwork.sandbox.engine import Engine
-    from realwork.sandbox.reaper import GarbageReport
+    from realwork.sandbox.garbage import GarbageReport
 
 BASE_IMAGE = "realwork/base:bookworm"
 PACKAGES = ("realwork", "ray", "docker", "openai", "pydantic", "pyarrow")
@@ -93,7 +93,7 @@ def gc(
 
 async def _collect(everything: bool) -> "GarbageReport":
     from realwork.sandbox.engine import open_engine
-    from realwork.sandbox.reaper import collect_garbage
+    from realwork.sandbox.garbage import collect_garbage
 
     async with open_engine() as engine:
         return await collect_garbage(engine, everything=everything)

@@ -42,10 +42,12 @@ class Abilities(Record):
     """What an engine said of itself.
 
     Attributes:
+        engine_id: what tells this engine from every other.
         version: of the engine, with storage driver and cgroup version.
         runtimes: its OCI runtimes by name.
     """
 
+    engine_id: str
     version: str
     runtimes: tuple[str, ...]
     has_disk_quota: bool
@@ -74,11 +76,14 @@ async def abilities(engine: Engine, image: str | None) -> Abilities:
     async with engine.lock("abilities"):
         if engine.abilities is None:
             info: dict[str, Any] = await engine.call("asking the engine", engine.client.info)
-            has_quota = _may_have_disk_quota(info) and image is not None and await _takes_disk_size(engine, image)
-            engine.abilities = read_abilities(info, has_disk_quota=has_quota)
-        found = engine.abilities
-    assert isinstance(found, Abilities)
-    return found
+            may_have_quota = _may_have_disk_quota(info)
+            has_quota = may_have_quota and image is not None and await _takes_disk_size(engine, image)
+            found = read_abilities(info, has_disk_quota=has_quota)
+            if may_have_quota and image is None:
+                return found
+            engine.abilities = found
+    assert isinstance(engine.abilities, Abilities)
+    return engine.abilities
 
 
 def read_abilities(info: Mapping[str, Any], *, has_disk_quota: bool) -> Abilities:
@@ -94,6 +99,7 @@ def read_abilities(info: Mapping[str, Any], *, has_disk_quota: bool) -> Abilitie
         sentence = "user namespaces: root in a sandbox has root's number on this machine, without root's capabilities"
         missing.append(Shortcoming(name="user_namespaces", sentence=sentence))
     return Abilities(
+        engine_id=str(info.get("ID") or ""),
         version=f"{info['ServerVersion']}, {info['Driver']}, cgroup v{info.get('CgroupVersion', '1')}",
         runtimes=tuple(info.get("Runtimes") or ()),
         has_disk_quota=has_disk_quota,

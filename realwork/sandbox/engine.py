@@ -47,7 +47,13 @@ class NameInUse(SandboxError):
 
 
 class EngineClient(docker.APIClient):
-    """The SDK's client, with an exec stream that loses no bytes, and a commit that may take its time."""
+    """The SDK's client, with an exec stream that loses no bytes, and a commit that may take its time.
+
+    Attributes:
+        address: where its engine is, as `DOCKER_HOST` would say it.
+    """
+
+    address = ""
 
     def commit_container(
         self, container_id: str, repository: str, tag: str, config: dict[str, Any], timeout_s: float
@@ -222,9 +228,11 @@ def connect(base_url: str | None = None) -> EngineClient:
     try:
         if address.startswith(UNIX):
             _knock(address.removeprefix(UNIX))
-        return EngineClient(timeout=int(REQUEST_S), max_pool_size=THREADS, **settings)
+        client = EngineClient(timeout=int(REQUEST_S), max_pool_size=THREADS, **settings)
     except (DockerException, RequestException, OSError) as error:
         raise SandboxError(f"The Docker engine at {address} does not answer: {_advice(error)}") from error
+    client.address = address
+    return client
 
 
 def _knock(path: str) -> None:

@@ -2,8 +2,10 @@
 
 Guarantees: a container without the owner label is not ours. An owner counts as dead only when that is certain: its
 process id belongs to nobody or to a younger process, in the very pid namespace and host it was started in.
+Nothing but the standard library is loaded, for the sake of `reaper`.
 """
 
+import json
 import math
 import os
 import socket
@@ -11,8 +13,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-
-from realwork.types import Record
+from typing import NamedTuple
 
 RUN = "realwork.run"
 ROLLOUT = "realwork.rollout"
@@ -24,7 +25,7 @@ DEADLINE = "realwork.deadline"
 LEASE = "realwork.lease"
 
 
-class Owner(Record):
+class Owner(NamedTuple):
     """The process that opened a container, told apart from every other on every host and boot.
 
     Attributes:
@@ -37,6 +38,10 @@ class Owner(Record):
     pid_namespace: str
     pid: int
     started: int
+
+    def as_label(self) -> str:
+        """The value of a label; see `_owner`."""
+        return json.dumps(self._asdict())
 
 
 def this_process() -> Owner:
@@ -53,20 +58,29 @@ def this_process() -> Owner:
 def own_labels(deadline_s: float) -> dict[str, str]:
     """Owner, deadline (seconds since the epoch) and a lease that no other container bears."""
     return {
-        OWNER: this_process().model_dump_json(),
+        OWNER: this_process().as_label(),
         DEADLINE: str(math.ceil(time.time() + deadline_s)),
         LEASE: uuid.uuid4().hex,
     }
 
 
-def is_abandoned(labels: Mapping[str, str]) -> bool:
-    """Whether owner or driver is dead, or the deadline past; labels nobody can read count as abandoned at no time."""
+def is_abandoned(labels: Mapping[str, str], *, grace_s: float = 0.0) -> bool:
+    """Whether owner or driver is dead, or the deadline past by `grace_s`; labels nobody can read count as neither."""
     try:
-        if float(labels[DEADLINE]) < time.time():
+        if float(labels[DEADLINE]) + grace_s < time.time():
             return True
-        return any(_is_dead(Owner.model_validate_json(labels[name])) for name in (OWNER, DRIVER) if labels.get(name))
+        return any(_is_dead(_owner(labels[name])) for name in (OWNER, DRIVER) if labels.get(name))
     except (KeyError, ValueError):
         return False
+
+
+def _owner(label: str) -> Owner:
+    fields = json.loads(label)
+    try:
+        host, boot_id, pid_namespace = (str(fields[name]) for name in ("host", "boot_id", "pid_namespace"))
+        return Owner(host, boot_id, pid_namespace, int(fields["pid"]), int(fields["started"]))
+    except TypeError as error:
+        raise ValueError(f"{label!r} names no owner") from error
 
 
 def _is_dead(owner: Owner) -> bool:

@@ -147,7 +147,6 @@ def test_after_kill_9_of_the_driver_gc_leaves_nothing_of_ours_and_nothing_else_i
         wait_for_middle(file, run_id)
         process.kill()
         process.wait()
-    assert own_containers(run_id) != []
     swept = realwork("gc", cwd=file.parent)
     assert (swept.returncode, own_containers(run_id)) == (0, []), swept.stdout + swept.stderr
     client = connect()

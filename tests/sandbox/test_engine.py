@@ -15,8 +15,8 @@ from realwork.errors import ImageError, SandboxError
 from realwork.sandbox import labels
 from realwork.sandbox.docker import open_container
 from realwork.sandbox.engine import NoAnswer, connect, engine_problem, open_engine
+from realwork.sandbox.garbage import collect_garbage
 from realwork.sandbox.image import check_shell, ensure_image
-from realwork.sandbox.reaper import collect_garbage
 
 from .helpers import make_spec, run, use
 
@@ -220,8 +220,8 @@ def test_garbage_includes_what_is_past_its_deadline(client):
     ],
 )
 def test_an_owner_is_dead_only_when_that_is_certain(change, abandoned):
-    owner = labels.this_process().model_copy(update=change)
-    assert labels.is_abandoned(labels.own_labels(60) | {labels.OWNER: owner.model_dump_json()}) is abandoned
+    owner = labels.this_process()._replace(**change)
+    assert labels.is_abandoned(labels.own_labels(60) | {labels.OWNER: owner.as_label()}) is abandoned
 
 
 def test_labels_that_nobody_can_read_are_left_alone():

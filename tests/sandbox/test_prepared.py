@@ -24,9 +24,9 @@ from realwork.sandbox import kept, prepared
 from realwork.sandbox.docker import open_container
 from realwork.sandbox.engine import connect, open_engine
 from realwork.sandbox.files import pack_folder
+from realwork.sandbox.garbage import collect_garbage
 from realwork.sandbox.local import open_local
 from realwork.sandbox.prepared import BUILDER, DIGITS, Recipe, ensure_prepared
-from realwork.sandbox.reaper import collect_garbage
 from realwork.types import RolloutSpec
 
 from .helpers import IMAGE, WORK, make_spec, run

@@ -15,8 +15,8 @@ from realwork.errors import ImageError, SandboxError
 from realwork.sandbox import labels, snapshots
 from realwork.sandbox.docker import DockerSandbox, open_container
 from realwork.sandbox.engine import NoAnswer, connect, open_engine
+from realwork.sandbox.garbage import collect_garbage
 from realwork.sandbox.local import open_local
-from realwork.sandbox.reaper import collect_garbage
 
 from .helpers import IMAGE, make_spec, run, use
 
@@ -61,7 +61,7 @@ def spec_of(run_id, **fields):
 
 def dead_process():
     """The label of a driver that has ended."""
-    code = "from realwork.sandbox.labels import this_process; print(this_process().model_dump_json())"
+    code = "from realwork.sandbox.labels import this_process; print(this_process().as_label())"
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -225,7 +225,7 @@ def test_a_snapshot_that_is_not_here_cannot_be_restored(docker_image):
 
 
 def test_the_garbage_collection_takes_snapshots_of_dead_runs_and_leaves_those_of_others_and_kept_ones(client, run_id):
-    dead, alive = dead_process(), labels.this_process().model_dump_json()
+    dead, alive = dead_process(), labels.this_process().as_label()
 
     async def snapshot_of(driver, *, keep=False):
         async with open_container(spec_of(run_id, labels={labels.DRIVER: driver})) as sandbox:
