@@ -1,7 +1,8 @@
 """A Docker engine of the tests' own, which they may stop, freeze and kill.
 
 Guarantees: it shares nothing with the engine of this machine but the kernel; it is ended by its process id, and its
-files and mounts are gone afterwards.
+files and mounts are gone afterwards. It has a network of its own, since an engine without a bridge deletes `docker0`,
+whosever that is.
 """
 
 import contextlib
@@ -34,7 +35,17 @@ class PrivateEngine:
         folder = self._folder
         (folder / "docker.pid").unlink(missing_ok=True)
         argv = [
-            *("dockerd", "-H", self.url, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"),
+            *(
+                "unshare",
+                "--net",
+                "dockerd",
+                "-H",
+                self.url,
+                "--data-root",
+                f"{folder}/data",
+                "--exec-root",
+                f"{folder}/exec",
+            ),
             *("--pidfile", f"{folder}/docker.pid", "--bridge=none", "--iptables=false", "--ip6tables=false"),
             *("--exec-opt", "native.cgroupdriver=cgroupfs", "--log-level", "error", "--shutdown-timeout", "2"),
         ]

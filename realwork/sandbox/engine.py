@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -168,18 +169,11 @@ class Engine:
         finally:
             if not is_wanted:
                 answer.cancel()
-                self._drop_later(request, discard)
+                _drop_later(request, discard)
         if answer.cancelled():
             raise NoAnswer(f"{doing}: the engine did not answer within {timeout_s:g} s")
         with translated(doing):
             return answer.result()
-
-    def _drop_later(self, request: Future[T], discard: Callable[[T], None] | None) -> None:
-        """Discard the result in a thread, whether it is there already (the caller was cancelled just then) or not."""
-        if request.done():
-            self._executor.submit(_drop, discard, request)
-        else:
-            request.add_done_callback(partial(_drop, discard))
 
     async def attach(self, exec_id: str, stream: S) -> S:
         """Start an exec and let `stream`, which the caller closes, read its output from now on."""
@@ -297,6 +291,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield current
         linked = (current.__cause__, current.__context__, *current.args)
         waiting.extend(cause for cause in linked if isinstance(cause, BaseException))
+
+
+def _drop_later(request: Future[T], discard: Callable[[T], None] | None) -> None:
+    """Discard the result in a thread, whether it is there already (the caller was cancelled just then) or not."""
+    if request.done():
+        threading.Thread(target=_drop, args=(discard, request), daemon=True).start()
+    else:
+        request.add_done_callback(partial(_drop, discard))
 
 
 def _drop(discard: Callable[[T], None] | None, request: Future[T]) -> None:
