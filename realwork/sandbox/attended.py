@@ -7,6 +7,7 @@ waits for it: a reaper that comes late finds what there is, and without one `rea
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 import socket
@@ -49,7 +50,7 @@ async def _attend(engine: Engine) -> None:
         log.info("No reaper can reach the engine at %s", address)
         return
     try:
-        name = f"realwork-reaper-{os.getuid()}-{(await abilities(engine, None)).engine_id}"
+        name = reaper_name((await abilities(engine, None)).engine_id, address)
     except SandboxError as error:
         log.warning("No reaper watches: %s", error)
         return
@@ -63,6 +64,11 @@ async def _attend(engine: Engine) -> None:
             log.warning("The reaper could not be started: %s", error)
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def reaper_name(engine_id: str, address: str) -> str:
+    """The abstract socket of this user's reaper for an engine; engines of one machine may share an id."""
+    return f"realwork-reaper-{os.getuid()}-{hashlib.sha256(f'{engine_id} {address}'.encode()).hexdigest()[:32]}"
 
 
 async def _until_it_is_gone(name: str) -> bool:
