@@ -7,7 +7,15 @@ in no validation error. Loading a file, with every mistake named at once, is `re
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from realwork.fields import (
@@ -56,6 +64,27 @@ class GradingConfig(Section):
     """Names of the copied folders that are pristine again for the tests; null: all. Leave out what the agent edits."""
 
 
+class UnitTest(Section):
+    """A test command; in the run file its text alone does."""
+
+    command: Text
+    """Run through `/bin/sh -c` in the working directory; it has to exit 0."""
+    expected_tests: Count | None = None
+    """How many tests it has to tell of as passed, through pytest or JUnit XML, to pass itself."""
+    junit: Line | None = None
+    """The JUnit XML that the command writes, a path from the working directory; `*` and `?` are wildcards."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_command(cls, value: object) -> object:
+        return {"command": value} if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _as_command(self, as_object: SerializerFunctionWrapHandler) -> Any:
+        """The text alone where there is no more, as it is written."""
+        return as_object(self) if self.expected_tests or self.junit else self.command
+
+
 class EnvironmentConfig(Section):
     """A task and the place it happens in."""
 
@@ -65,8 +94,8 @@ class EnvironmentConfig(Section):
     """The image of its sandbox; it needs a `/bin/sh`."""
     prompt: Text
     """The first user message."""
-    unit_tests: Annotated[list[Text], Field(min_length=1)]
-    """Commands that grade the work; the reward is the share of them that exits 0."""
+    unit_tests: Annotated[list[UnitTest], Field(min_length=1)]
+    """Commands that grade the work, each a text or an object; the reward is the share of them that pass."""
     init_commands: list[Text] = []
     """Run in order through `/bin/sh -c` in the working directory, once per node, into an image that is kept for the
     next run; one that fails fails the environment."""

@@ -17,13 +17,16 @@ from realwork.environment import PackedFolder
 from realwork.errors import ArtifactRejected, FileError, GradingError, SandboxError, blame
 from realwork.sandbox.artifact import checked
 from realwork.sandbox.base import Keep, Sandbox
-from realwork.text import decode
+from realwork.testing.run import TestRun, run_test
+from realwork.testing.settings import read_settings, restore_settings
 from realwork.types import Record, TestResult
 
 CONTROL_FILES = (
     "conftest.py",
     "pytest.ini",
     ".pytest.ini",
+    "pytest.toml",
+    ".pytest.toml",
     "tox.ini",
     "sitecustomize.py",
     "usercustomize.py",
@@ -137,9 +140,11 @@ async def _take_over(source: Sandbox, fresh: Sandbox, grading: Grading) -> None:
     """Replace the working directory of `fresh` by that of `source`, but for what has to be pristine."""
     directory = grading.environment.working_directory
     pristine = [folder.name for folder in grading.restaged]
+    settings = await read_settings(fresh, directory)
     await fresh.empty(directory, keep=Keep(names=CONTROL_FILES, folders=tuple(pristine)))
     stays_away = partial(_stays_away, {*pristine, *(folder.name for folder in grading.test_folders)})
     await fresh.copy_in(directory, checked(source.archive(directory), leave_out=stays_away))
+    await restore_settings(fresh, directory, settings)
 
 
 def _stays_away(folders: set[str], path: str) -> bool:
@@ -158,35 +163,20 @@ async def _stage(sandbox: Sandbox, grading: Grading, folders: Sequence[PackedFol
 
 
 async def _run_tests(sandbox: Sandbox, grading: Grading) -> list[TestResult]:
-    return [await _run_test(sandbox, grading, command) for command in grading.environment.unit_tests]
-
-
-async def _run_test(sandbox: Sandbox, grading: Grading, command: str) -> TestResult:
-    started_at = datetime.now(UTC)
-    result = await sandbox.execute(
-        command,
-        timeout_s=grading.test_timeout_s,
+    run = TestRun(
         working_directory=grading.environment.working_directory,
+        timeout_s=grading.test_timeout_s,
         limit_bytes=grading.limit_bytes,
-        apart=True,
     )
-    return TestResult(
-        name=command,
-        command=command,
-        status="timeout" if result.timed_out else "passed" if result.exit_code == 0 else "failed",
-        started_at=started_at,
-        duration_s=result.duration_s,
-        exit_code=result.exit_code,
-        output=decode(result.stdout),
-        error=decode(result.stderr),
-    )
+    return [result for test in grading.environment.unit_tests for result in await run_test(sandbox, test, run)]
 
 
 def _grade(grading: Grading, results: Sequence[TestResult], changed_outside: int | None = None) -> Grade:
-    passed = sum(result.status == "passed" for result in results)
+    commands = [result for result in results if result.kind == "command"]
+    passed = sum(result.status == "passed" for result in commands)
     return Grade(
-        reward=passed / len(results),
-        success=passed == len(results),
+        reward=passed / len(commands),
+        success=passed == len(commands),
         test_results=tuple(results),
         mode=grading.config.mode,
         changed_outside=changed_outside,
@@ -198,13 +188,13 @@ def _rejected(grading: Grading, why: str) -> Grade:
     now = datetime.now(UTC)
     results = [
         TestResult(
-            name=command,
-            command=command,
+            name=test.command,
+            command=test.command,
             status="failed",
             started_at=now,
             duration_s=0.0,
             error=f"artifact_rejected: {grading.environment.working_directory}: {why}",
         )
-        for command in grading.environment.unit_tests
+        for test in grading.environment.unit_tests
     ]
     return _grade(grading, results)

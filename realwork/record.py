@@ -221,7 +221,7 @@ def summarize(trajectory: Trajectory) -> RolloutSummary:
         reward=trajectory.reward,
         success=trajectory.success,
         tests_passed=trajectory.tests_passed,
-        tests_total=len(trajectory.test_results),
+        tests_total=trajectory.tests_total,
         **trajectory.totals.model_dump(),
         duration_s=(trajectory.ended_at - trajectory.started_at).total_seconds(),
         plugin_errors=_plugin_errors(trajectory.plugin_data),

@@ -14,7 +14,8 @@ from realwork.errors import FailureCause
 Role = Literal["system", "user", "assistant", "tool"]
 CallStatus = Literal["ok", "error", "timeout", "invalid", "blocked", "not_executed"]
 Status = Literal["completed", "truncated", "failed", "cancelled"]
-TestStatus = Literal["passed", "failed", "timeout"]
+TestStatus = Literal["passed", "failed", "skipped", "error", "timeout"]
+TestKind = Literal["command", "case"]
 TerminatedReason = Literal[
     "completed",
     "completed_naturally",
@@ -189,11 +190,21 @@ class Step(Record):
 
 
 class TestResult(Record):
-    """What one test command did; `exit_code` is null when its time ran out."""
+    """What one test command did, or one of the tests that it ran and told of: a case.
+
+    Attributes:
+        name: the command's own text, or the id that the test runner gives the case.
+        command: the one that ran the case.
+        status: a command passes or fails, or its time runs out; a case may be skipped or never get as far as its body.
+        started_at: of a case: when its command began.
+        exit_code: null for a case, and for a command whose time ran out.
+        error: standard error, or why a case, or a command that exited 0, has not passed.
+    """
 
     __test__ = False
 
     name: str
+    kind: TestKind = "command"
     command: str
     status: TestStatus
     started_at: datetime
@@ -277,6 +288,7 @@ class Trajectory(Record):
         messages: the whole conversation, from the system prompt to the last observation, what was taken over included.
         tools: the tool schemas the model was given, as JSON text.
         reward: passed test commands over all of them, in [0, 1]; null when not graded.
+        test_results: each test command, followed by its cases if it told of them.
         changed_outside: files changed outside the working directory, which a fresh sandbox does not get.
         plugin_data: JSON text, `{plugin: what it said}`.
     """
@@ -335,8 +347,19 @@ class Trajectory(Record):
         )
 
     @property
+    def test_commands(self) -> list[TestResult]:
+        """What the test commands did, without their cases."""
+        return [test for test in self.test_results if test.kind == "command"]
+
+    @property
     def tests_passed(self) -> int | None:
-        return sum(test.status == "passed" for test in self.test_results) if self.graded else None
+        """Test commands that passed, null when not graded."""
+        return sum(test.status == "passed" for test in self.test_commands) if self.graded else None
+
+    @property
+    def tests_total(self) -> int:
+        """Test commands that have a result."""
+        return len(self.test_commands)
 
 
 class Totals(Record):

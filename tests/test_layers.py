@@ -17,6 +17,7 @@ ROWS = [
     ["tools"],
     ["schedule"],
     ["sandbox"],
+    ["testing"],
     ["model"],
     ["runfile"],
     ["plugins"],

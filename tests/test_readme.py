@@ -17,6 +17,7 @@ from tests.e2e.command import REALWORK, REPOSITORY, clean_environment
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 SECTIONS = {
     "environments[]": config.EnvironmentConfig,
+    "unit_tests[]": config.UnitTest,
     "llm_config": config.LlmConfig,
     "rollout_config": config.RolloutConfig,
     "episode_control_config": config.EpisodeControlConfig,

@@ -10,12 +10,13 @@ from rich.text import Text
 from realwork.cli.console import number, results, seconds, table
 from realwork.errors import InputError
 from realwork.text import shorten
-from realwork.types import Message, Snapshot, Trajectory
+from realwork.types import Message, Snapshot, TestResult, Trajectory
 
 Directory = Annotated[
     Path, typer.Argument(help="A run's directory, or one that holds several runs.", metavar="DIR", show_default=False)
 ]
 SHOWN_CHARACTERS = 4000
+SHOWN_CASE_CHARACTERS = 400
 
 
 def show(
@@ -41,7 +42,7 @@ def _list(directory: Path) -> None:
 
     rows = table("Trajectory", "Status", "Ended by", "Reward", "Tests", "Steps", "Seconds")
     for each in trajectories(directory):
-        tests = f"{each.tests_passed}/{len(each.test_results)}" if each.graded else "-"
+        tests = f"{each.tests_passed}/{each.tests_total}" if each.graded else "-"
         rows.add_row(
             Text(each.spec.trajectory_id),
             each.status,
@@ -66,9 +67,7 @@ def _render(trajectory: Trajectory) -> None:
             results.print(Text(_taken(step.index, step.state_snapshot)))
     results.print(Rule("tests"))
     for test in trajectory.test_results:
-        results.print(Text(f"{test.status:8} exit {test.exit_code}  {seconds(test.duration_s):>8}  {test.command}"))
-        if test.status != "passed":
-            results.print(Text(shorten((test.output + test.error).strip(), SHOWN_CHARACTERS), style="dim"))
+        _render_test(test)
     results.print(Rule("outcome"))
     results.print(Text(_outcome(trajectory)))
 
@@ -84,6 +83,18 @@ def _render_message(message: Message) -> None:
     results.print()
 
 
+def _render_test(test: TestResult) -> None:
+    """A command in full; of its cases those that have not passed."""
+    said = (test.output + test.error).strip()
+    if test.kind == "command":
+        results.print(Text(f"{test.status:8} exit {test.exit_code}  {seconds(test.duration_s):>8}  {test.command}"))
+        if test.status != "passed":
+            results.print(Text(shorten(said, SHOWN_CHARACTERS), style="dim"))
+    elif test.status != "passed":
+        results.print(Text(f"  {test.status:8} {seconds(test.duration_s):>8}  {test.name}"))
+        results.print(Text(shorten(said, SHOWN_CASE_CHARACTERS), style="dim"))
+
+
 def _taken(index: int, snapshot: Snapshot) -> str:
     return f"snapshot after step {index}: {snapshot.id}, {snapshot.size_bytes} bytes, {snapshot.taken_at:%H:%M:%S} UTC"
 
@@ -92,7 +103,7 @@ def _outcome(trajectory: Trajectory) -> str:
     if trajectory.reward is None:
         why = f"{trajectory.failure_cause}: {trajectory.error_message}"
         return f"{trajectory.status} ({trajectory.terminated_reason}), no reward. {why}"
-    tests = f"{trajectory.tests_passed} of {len(trajectory.test_results)} test commands passed"
+    tests = f"{trajectory.tests_passed} of {trajectory.tests_total} test commands passed"
     return f"{trajectory.status} ({trajectory.terminated_reason}), reward {trajectory.reward:.2f}: {tests}"
 
 

@@ -126,7 +126,7 @@ def episode_result(trajectory: Trajectory) -> EpisodeResult:
         success=trajectory.success,
         reward=trajectory.reward,
         tests_passed=trajectory.tests_passed,
-        tests_total=len(trajectory.test_results),
+        tests_total=trajectory.tests_total,
         n_steps=len(trajectory.steps),
         duration_s=(trajectory.ended_at - trajectory.started_at).total_seconds(),
     )

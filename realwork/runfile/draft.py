@@ -26,6 +26,7 @@ _PLACEHOLDERS: Mapping[str, Any] = {
     "docker_image": "?",
     "prompt": "?",
     "unit_tests": ["true"],
+    "command": "true",
     "template_prompt": "?",
     "module": "?",
     "rollout_config": {},
@@ -148,6 +149,8 @@ class Draft:
                 one["id"] = f"?{index}"
             return
         if loc[-1] == "[key]" and loc[-3:-2] == ("environment_variables",):
+            loc = loc[:-1]
+        if loc[-1] == "command" and isinstance(_at(tree, loc[:-1]), str):  # a test that is its command alone
             loc = loc[:-1]
         above, key = loc[:-1], loc[-1]
         holder = _at(tree, above)

@@ -15,12 +15,14 @@ from pydantic import BaseModel
 from realwork.config import (
     EnvironmentConfig,
     EpisodeControlConfig,
+    GradingConfig,
     LlmConfig,
     PluginEntry,
     RolloutConfig,
     RunConfig,
     SandboxConfig,
     TimeoutConfig,
+    UnitTest,
 )
 from realwork.runfile.read import Loc, kind_of
 
@@ -40,10 +42,12 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "episode_control_config": EpisodeControlConfig,
     "timeout_config": TimeoutConfig,
     "sandbox_config": SandboxConfig,
+    "grading_config": GradingConfig,
     "environments": EnvironmentConfig,
+    "unit_tests": UnitTest,
     "plugins": PluginEntry,
 }
-_HOMES = {"environments": "an entry of environments", "plugins": "an entry of plugins"}
+_HOMES = {name: f"an entry of {name}" for name in ("environments", "unit_tests", "plugins")}
 _SECONDS = ("global_timeout", "command_timeout", "test_timeout", "timeout")
 _TYPES = {
     "string_type": "text",
@@ -98,6 +102,8 @@ def wrong_value(kind: str, context: Mapping[str, Any], loc: Loc, found: object, 
         return f"{context['error']}, found {_shown(found, loc)}" if plain else str(context["error"])
     if kind == "too_short":
         return "must not be empty: at least one entry is needed"
+    if kind == "model_type" and loc[-2:-1] == ("unit_tests",):
+        kind = "string_type"
     expected = _TYPES.get(kind) or _BOUNDS.get(kind, "another value").format(**context)
     if loc[-1] in _SECONDS:
         expected = expected.replace("a number", "a number of seconds", 1).replace("seconds of", "seconds,", 1)
@@ -125,7 +131,7 @@ def _shown(found: object, loc: Loc) -> str:
 def _may_be_shown(loc: Loc) -> bool:
     """Whether the value at `loc` is a plain setting, neither secret nor a place where a section should stand."""
     hidden = {"api_key", "environment_variables", "base_url", "config"} & set(loc)
-    return not hidden and isinstance(loc[-1], str) and loc[-1] not in _SECTIONS
+    return not hidden and isinstance(loc[-1], str) and loc[-1] not in _SECTIONS.keys() - {"unit_tests"}
 
 
 def _section_at(loc: Sequence[int | str]) -> type[BaseModel]:

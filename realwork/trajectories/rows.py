@@ -54,6 +54,7 @@ _TRAJECTORY = _same(
 )
 _TEST = {
     "name": "test_name",
+    "kind": "test_kind",
     "command": "test_command",
     "status": "test_status",
     "started_at": "test_started_at",
@@ -164,7 +165,7 @@ def _grade_columns(trajectory: Trajectory) -> Row:
         "reward_valid": trajectory.graded and trajectory.reward is not None,
         "rewards": [reward.model_dump() for reward in trajectory.rewards],
         "tests_passed": trajectory.tests_passed,
-        "tests_total": len(trajectory.test_results) if trajectory.graded else None,
+        "tests_total": trajectory.tests_total if trajectory.graded else None,
         "test_results": [_columns(test, _TEST) for test in trajectory.test_results],
     }
 

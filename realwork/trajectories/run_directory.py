@@ -50,7 +50,8 @@ duckdb.sql("from 'DIRECTORY/{FOLDER}/part-*.parquet'")
 | `status`, `terminated_reason` | completed, truncated, failed or cancelled, and why the episode ended |
 | `failure_cause`, `error_type`, `error_message` | what of the machinery failed; null when nothing did |
 | `reward`, `reward_valid`, `success` | from the tests; null when they did not run. Train where `reward_valid` |
-| `rewards`, `test_results`, `tests_passed`, `tests_total` | the parts of the reward, and what each test command did |
+| `rewards`, `tests_passed`, `tests_total` | the parts of the reward: test commands that passed, of all |
+| `test_results` | each test command, and (`test_kind` = case) each test that it told of |
 | `messages`, `tools` | the conversation in the OpenAI chat format, and the tools the model had (JSON) |
 | `steps` | one per reply of the model: tokens, cost, seconds, and the result of each tool call in order |
 | `total_*`, `timing` | sums of what the endpoint reported; where the seconds of the attempt went |

@@ -52,6 +52,7 @@ _OUTCOME = _fields(
     tests_total=pa.int32(),
     test_results=_records(
         test_name=pa.string(),
+        test_kind=pa.string(),
         test_command=pa.string(),
         test_status=pa.string(),
         test_started_at=_TIME,
@@ -177,6 +178,7 @@ DICTIONARY_COLUMNS = (
     "network",
     "environment",
     "test_results.list.element.test_name",
+    "test_results.list.element.test_kind",
     "test_results.list.element.test_command",
     "test_results.list.element.test_status",
     "messages.list.element.role",

@@ -36,7 +36,12 @@ def test_shell_syntax_in_prompts_commands_and_tests_is_left_alone(run_files):
         ("environments.0.unit_tests", [shell]),
     ).config
     first = config.environments[0]
-    assert [config.template_prompt, first.prompt, *first.init_commands, *first.unit_tests] == [shell] * 4
+    assert [
+        config.template_prompt,
+        first.prompt,
+        *first.init_commands,
+        *[test.command for test in first.unit_tests],
+    ] == [shell] * 4
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_every_call_of_a_reply_is_answered_once_in_order():
 def test_calls_after_mark_done_are_not_executed():
     trajectory, backends = play([calls(call("mark_done"), call("execute_command", command="ls"))], LS)
     assert [each.status for each in trajectory.steps[0].observations] == ["ok", "not_executed"]
-    assert (backends.sandbox.commands, backends.fresh.commands) == ([], ["check"])
+    assert (backends.sandbox.commands, backends.fresh.commands[-1]) == ([], "check")
     assert trajectory.terminated_reason == "completed"
 
 

@@ -26,19 +26,7 @@ def call(call_id, name, arguments):
 
 def graded(sample=0, *, attempt=0, environment_id="calc", run="r1", passed=2, total=2, seconds=10.0, **more):
     """An attempt whose tests ran."""
-    tests = tuple(
-        TestResult(
-            name=f"test {number}",
-            command=f"check {number}",
-            status="passed" if number < passed else "failed",
-            started_at=BEGAN + timedelta(seconds=8 + number),
-            duration_s=0.5,
-            exit_code=0 if number < passed else 1,
-            output=f"output of {number}",
-            error="" if number < passed else "AssertionError",
-        )
-        for number in range(total)
-    )
+    tests = tests_of(passed, total)
     fields = {
         "status": "completed",
         "terminated_reason": "completed",
@@ -53,6 +41,23 @@ def graded(sample=0, *, attempt=0, environment_id="calc", run="r1", passed=2, to
     }
     spec = RolloutSpec(run_id=run, environment_id=environment_id, sample_index=sample, attempt=attempt, seed=7 + sample)
     return Trajectory(spec=spec, **{**fields, **more})
+
+
+def tests_of(passed, total):
+    """What test commands did."""
+    return tuple(
+        TestResult(
+            name=f"test {number}",
+            command=f"check {number}",
+            status="passed" if number < passed else "failed",
+            started_at=BEGAN + timedelta(seconds=8 + number),
+            duration_s=0.5,
+            exit_code=0 if number < passed else 1,
+            output=f"output of {number}",
+            error="" if number < passed else "AssertionError",
+        )
+        for number in range(total)
+    )
 
 
 def failed(sample=0, *, attempt=0, environment_id="calc", run="r1", cause="sandbox", seconds=10.0, **more):
@@ -119,6 +124,18 @@ def rich(sample=0, *, output="5 passed\n", **more):
         "parent_trajectory_id": "r1:calc:0:0",
         "fork_step": 1,
         "steps": steps,
+        "test_results": (
+            *tests_of(1, 2),
+            TestResult(
+                name="a.py::test_b",
+                kind="case",
+                command="check 1",
+                status="skipped",
+                started_at=BEGAN,
+                duration_s=0.25,
+                error="not today",
+            ),
+        ),
         "messages": messages,
         "tools": '[{"type": "function"}]',
         "model": "policy",

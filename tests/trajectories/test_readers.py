@@ -75,7 +75,7 @@ def test_a_reader_gets_messages_steps_and_tests(directory, reading):
         "tools": ["write_file", "execute_command"],
         "codes": [None, 3],
         "output": "a\ufffdb \0 \x1b[31mred",
-        "tests": [["check 0", 0], ["check 1", 1]],
+        "tests": [["check 0", 0], ["check 1", 1], ["check 1", None]],
         "reward": 0.5,
         "no reward": [True, True],
     }

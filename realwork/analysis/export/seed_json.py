@@ -51,7 +51,7 @@ def export_json(directory: Path, output: Path) -> None:
 def entry(trajectory: Trajectory) -> Json:
     """`trajectory` as it stands in the list."""
     spec = trajectory.spec
-    tests = [_test(test) for test in trajectory.test_results]
+    tests = [_test(test) for test in trajectory.test_commands]
     return {
         "trajectory_id": spec.trajectory_id,
         "environment_id": spec.environment_id,
@@ -176,7 +176,7 @@ def _test(test: TestResult) -> Json:
 
 def _score(trajectory: Trajectory) -> float | None:
     passed = trajectory.tests_passed
-    return passed / len(trajectory.test_results) if passed is not None and trajectory.test_results else None
+    return passed / trajectory.tests_total if passed is not None and trajectory.tests_total else None
 
 
 def _token_usage(steps: Iterable[Step]) -> Json:
