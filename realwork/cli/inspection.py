@@ -16,7 +16,6 @@ Directory = Annotated[
     Path, typer.Argument(help="A run's directory, or one that holds several runs.", metavar="DIR", show_default=False)
 ]
 SHOWN_CHARACTERS = 4000
-SHOWN_CASE_CHARACTERS = 400
 
 
 def show(
@@ -84,15 +83,13 @@ def _render_message(message: Message) -> None:
 
 
 def _render_test(test: TestResult) -> None:
-    """A command in full; of its cases those that have not passed."""
-    said = (test.output + test.error).strip()
+    """A command in full, then the names of its cases that have not passed: why stands in its output."""
     if test.kind == "command":
         results.print(Text(f"{test.status:8} exit {test.exit_code}  {seconds(test.duration_s):>8}  {test.command}"))
         if test.status != "passed":
-            results.print(Text(shorten(said, SHOWN_CHARACTERS), style="dim"))
+            results.print(Text(shorten((test.output + test.error).strip(), SHOWN_CHARACTERS), style="dim"))
     elif test.status != "passed":
         results.print(Text(f"  {test.status:8} {seconds(test.duration_s):>8}  {test.name}"))
-        results.print(Text(shorten(said, SHOWN_CASE_CHARACTERS), style="dim"))
 
 
 def _taken(index: int, snapshot: Snapshot) -> str:
