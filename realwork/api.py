@@ -94,6 +94,7 @@ def run(
     observer.doing(f"Joining the Ray cluster at {address}" if address else "Starting a local Ray, which takes seconds")
     with connected(address):
         slots = _slots(settings.config, run_file, observer.note, is_joined=address is not None)
+        _note_shortcomings(settings.config, observer.doing, nodes() if address is not None else None)
         open_run(directory, run_json)
         with held(directory):
             schedule = _schedule(run_file, run_id, directory)
@@ -133,6 +134,7 @@ def check_run(run_file: RunFile, *, address: str | None = None, on_progress: Cal
     if address is not None:
         with connected(address):
             _slots(settings.config, run_file, on_progress, is_joined=True)
+            _note_shortcomings(settings.config, on_progress, nodes())
 
 
 async def _interruptible(driver: Driver, observer: Observer) -> RunResult:
@@ -210,7 +212,6 @@ def _slots(config: RunConfig, run_file: RunFile, note: Callable[[str], None], *,
             _raise_problems(
                 run_file, [f"node {node.name}: {each}" for node in found for each in problems[node.node_id]]
             )
-    _note_shortcomings(config, note, found if is_joined else None)
     memory_mib = rollout_memory_mib(config)
     cpus = max(config.limits(each).cpus for each in config.environments)
     fitting = slots_that_fit(found, memory_mib=memory_mib, cpus=cpus)
