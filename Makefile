@@ -39,7 +39,7 @@ demo: $(STAMP) ## set-up, then the calculator example with the built-in scripted
 test: $(STAMP) ## set-up, then the test suite; choose tests with ARGS="-k name"
 	@cluster/setup.sh || { code=$$?; [ $$code -eq 3 ] && [ -z "$$REALWORK_REQUIRE_DOCKER" ] \
 		&& echo "No Docker engine (what to do about it stands above): the tests that need one are skipped." || exit $$code; }
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(STAMP) ## ruff, ruff format and mypy
 	$(BIN)/ruff check .

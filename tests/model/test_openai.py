@@ -224,7 +224,9 @@ def test_a_bad_request_that_only_mentions_a_parameter_drops_nothing():
 
 
 @pytest.mark.parametrize(
-    "echo", [error(401, "you sent Bearer sk-test"), error(400, "sk-test"), Answer(b"<p>sk-test</p>")], ids=str
+    "echo",
+    [error(401, "you sent Bearer sk-test"), error(400, "sk-test"), Answer(b"<p>sk-test</p>")],
+    ids=["refused key", "bad request", "page"],
 )
 def test_a_key_that_the_endpoint_echoes_is_hidden(echo):
     with pytest.raises(ModelError) as caught:
