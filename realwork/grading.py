@@ -6,40 +6,47 @@ agent's is there but its working directory, without the files that tell a test r
 """
 
 import asyncio
+import logging
 import posixpath
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
-from realwork.config import EnvironmentConfig, GradingConfig
+from realwork.config import EnvironmentConfig, GradingConfig, UnitTest
 from realwork.environment import PackedFolder
-from realwork.errors import ArtifactRejected, FileError, GradingError, SandboxError, blame
+from realwork.errors import (
+    ArtifactRejected,
+    FileError,
+    GradingError,
+    PrepareError,
+    SandboxError,
+    blame,
+)
 from realwork.sandbox.artifact import checked
-from realwork.sandbox.base import Keep, Sandbox
-from realwork.testing.run import TestRun, run_test
-from realwork.testing.settings import read_settings, restore_settings
+from realwork.sandbox.base import Sandbox
+from realwork.testing.run import Outcome, TestRun, run_test
+from realwork.testing.takeover import (
+    OpenSandbox,
+    Takeover,
+    blame_the_agent,
+    is_gone,
+    open_with_work,
+    untouched_must_pass,
+)
 from realwork.types import Record, TestResult
 
-CONTROL_FILES = (
-    "conftest.py",
-    "pytest.ini",
-    ".pytest.ini",
-    "pytest.toml",
-    ".pytest.toml",
-    "tox.ini",
-    "sitecustomize.py",
-    "usercustomize.py",
-    "entry_points.txt",
-    "*.pth",
-)
-"""What decides which tests run, or what runs before them: the agent's own do not reach a fresh sandbox."""
-LIBRARIES = "site-packages"
-"""Below it an installed package has such files of its own."""
-TRANSFER_S = 240.0
-"""For a fresh sandbox and the way of the working directory into it."""
+log = logging.getLogger(__name__)
 
-OpenSandbox = Callable[[], AbstractAsyncContextManager[Sandbox]]
+LOOK_S = 30.0
+TRANSFER_S = 600.0
+"""For fresh sandboxes and the way of the working directory into one, or, if that fails, into another."""
+
+_NOT_WATCHED = (
+    "pytest runs without the plugin by which realwork sees its tests, also where no agent was: that takes Python 3.7, "
+    "pytest 6 or newer, and the variables PYTHONPATH and PYTEST_ADDOPTS. If it has to be so, start pytest from a script"
+)
+
+MakeReady = Callable[[int], Awaitable[None]]
 
 
 class Grading(Record):
@@ -49,6 +56,7 @@ class Grading(Record):
         folders: the copied folders.
         test_folders: folders that the agent's sandbox never had.
         test_timeout_s: seconds one test command may take.
+        preparation_s: seconds a fresh sandbox may take to be prepared, where that has to be done in each.
         limit_bytes: of each stream of a test command, kept.
     """
 
@@ -57,6 +65,7 @@ class Grading(Record):
     folders: tuple[PackedFolder, ...] = ()
     test_folders: tuple[PackedFolder, ...] = ()
     test_timeout_s: float
+    preparation_s: float = 0.0
     limit_bytes: int = 65536
 
     @property
@@ -66,9 +75,27 @@ class Grading(Record):
         return [folder for folder in self.folders if names is None or folder.name in names]
 
     @property
+    def takeover(self) -> Takeover:
+        """What of the agent's work goes into a fresh sandbox."""
+        return Takeover(
+            directory=self.environment.working_directory,
+            kept=tuple(folder.name for folder in self.restaged),
+            absent=tuple(folder.name for folder in self.test_folders),
+        )
+
+    @property
+    def test_run(self) -> TestRun:
+        """How a test command runs."""
+        return TestRun(
+            working_directory=self.environment.working_directory,
+            timeout_s=self.test_timeout_s,
+            limit_bytes=self.limit_bytes,
+        )
+
+    @property
     def longest_s(self) -> float:
         """Seconds after which the grade must be there."""
-        return self.test_timeout_s * len(self.environment.unit_tests) + TRANSFER_S
+        return self.test_timeout_s * (len(self.environment.unit_tests) + 2) + self.preparation_s + TRANSFER_S
 
 
 class Grade(Record):
@@ -89,6 +116,22 @@ class Grade(Record):
     changed_outside: int | None = None
 
 
+async def check_gradable(sandbox: Sandbox, environment: EnvironmentConfig, config: GradingConfig) -> None:
+    """Find out, before any work is done, whether the image has what `grade` needs in it.
+
+    Raises:
+        PrepareError: it has not.
+    """
+    if config.mode == "same":
+        return
+    found = await sandbox.execute("command -v find", timeout_s=LOOK_S, working_directory="/")
+    if found.exit_code != 0:
+        raise PrepareError(
+            f"{environment.id}: grading in a fresh sandbox needs the program find, and there is none on the PATH of "
+            'its image. Add it (package findutils, or busybox), or set grading_config.mode to "same"'
+        )
+
+
 async def grade(sandbox: Sandbox, grading: Grading, open_fresh: OpenSandbox) -> Grade:
     """Run the environment's tests on what the agent left in `sandbox`, of which nothing else can be asked afterwards.
 
@@ -101,7 +144,7 @@ async def grade(sandbox: Sandbox, grading: Grading, open_fresh: OpenSandbox) -> 
     with blame(GradingError, f"{grading.environment.id}: running the tests"):
         try:
             if grading.config.mode == "same":
-                return await _grade_same(sandbox, grading)
+                return await _grade_same(sandbox, grading, open_fresh)
             return await _grade_fresh(sandbox, grading, open_fresh)
         except ArtifactRejected as error:
             return _rejected(grading, str(error))
@@ -109,10 +152,14 @@ async def grade(sandbox: Sandbox, grading: Grading, open_fresh: OpenSandbox) -> 
             raise GradingError(f"{grading.environment.id}: the sandbox failed under the tests: {error}") from error
 
 
-async def _grade_same(sandbox: Sandbox, grading: Grading) -> Grade:
-    await sandbox.stop_processes()
-    await _stage(sandbox, grading, [*grading.restaged, *grading.test_folders])
-    return _grade(grading, await _run_tests(sandbox, grading))
+async def _grade_same(sandbox: Sandbox, grading: Grading, open_fresh: OpenSandbox) -> Grade:
+    staged = [*grading.restaged, *grading.test_folders]
+
+    async def make_ready(_: int) -> None:
+        await sandbox.stop_processes()
+        await _stage(sandbox, grading, staged)
+
+    return _grade(grading, await _run_tests(sandbox, grading, make_ready, open_fresh))
 
 
 async def _grade_fresh(sandbox: Sandbox, grading: Grading, open_fresh: OpenSandbox) -> Grade:
@@ -120,10 +167,10 @@ async def _grade_fresh(sandbox: Sandbox, grading: Grading, open_fresh: OpenSandb
     await sandbox.freeze()
     counting = asyncio.create_task(_changed_outside(sandbox, directory))
     try:
-        async with open_fresh() as fresh:
-            await _take_over(sandbox, fresh, grading)
-            await _stage(fresh, grading, grading.test_folders)
-            results = await _run_tests(fresh, grading)
+        async with open_with_work(sandbox, grading.takeover, open_fresh) as fresh:
+            results = await _run_tests(
+                fresh, grading, partial(_make_fresh_ready, fresh, grading, open_fresh), open_fresh
+            )
         return _grade(grading, results, await counting)
     finally:
         counting.cancel()
@@ -136,25 +183,6 @@ async def _changed_outside(sandbox: Sandbox, directory: str) -> int | None:
         return None
 
 
-async def _take_over(source: Sandbox, fresh: Sandbox, grading: Grading) -> None:
-    """Replace the working directory of `fresh` by that of `source`, but for what has to be pristine."""
-    directory = grading.environment.working_directory
-    pristine = [folder.name for folder in grading.restaged]
-    settings = await read_settings(fresh, directory)
-    await fresh.empty(directory, keep=Keep(names=CONTROL_FILES, folders=tuple(pristine)))
-    stays_away = partial(_stays_away, {*pristine, *(folder.name for folder in grading.test_folders)})
-    await fresh.copy_in(directory, checked(source.archive(directory), leave_out=stays_away))
-    await restore_settings(fresh, directory, settings)
-
-
-def _stays_away(folders: set[str], path: str) -> bool:
-    """Whether the agent's version of `path`, below the working directory, is not taken over."""
-    parts = path.split("/")
-    name = parts[-1]
-    controls = name in CONTROL_FILES or name.endswith(".pth")
-    return parts[0] in folders or (controls and LIBRARIES not in parts)
-
-
 async def _stage(sandbox: Sandbox, grading: Grading, folders: Sequence[PackedFolder]) -> None:
     directory = grading.environment.working_directory
     for folder in folders:
@@ -162,13 +190,82 @@ async def _stage(sandbox: Sandbox, grading: Grading, folders: Sequence[PackedFol
         await sandbox.copy_in(directory, folder.archive)
 
 
-async def _run_tests(sandbox: Sandbox, grading: Grading) -> list[TestResult]:
-    run = TestRun(
-        working_directory=grading.environment.working_directory,
-        timeout_s=grading.test_timeout_s,
-        limit_bytes=grading.limit_bytes,
-    )
-    return [result for test in grading.environment.unit_tests for result in await run_test(sandbox, test, run)]
+async def _make_fresh_ready(sandbox: Sandbox, grading: Grading, open_fresh: OpenSandbox, number: int) -> None:
+    """Bring in the folders for the tests, and from the second command on, the copied ones as they were at first."""
+    if number:
+        await sandbox.stop_processes()
+    if number and grading.restaged:
+        directory, names = grading.environment.working_directory, {folder.name for folder in grading.restaged}
+        async with open_fresh() as untouched:
+            for name in names:
+                await sandbox.remove(posixpath.join(directory, name))
+            others = partial(_is_elsewhere, names)
+            with untouched_must_pass():
+                await sandbox.copy_in(directory, checked(untouched.archive(directory), directory, leave_out=others))
+    await _stage(sandbox, grading, grading.test_folders)
+
+
+def _is_elsewhere(folders: set[str], path: str, _target: str) -> bool:
+    """Whether `path`, below the working directory, is in none of `folders`."""
+    return path.partition("/")[0] not in folders
+
+
+async def _run_tests(
+    sandbox: Sandbox, grading: Grading, make_ready: MakeReady, open_fresh: OpenSandbox
+) -> list[TestResult]:
+    """Each command finds nothing running that those before it have left, and what is pristine as it was.
+
+    A sandbox in which nothing works any more, because of what ran there, has failed this and all later tests.
+
+    Raises:
+        GradingError: the image has a pytest that cannot be watched.
+        SandboxError, FileError: the sandbox is gone, or an untouched one does not work either.
+    """
+    results: list[TestResult] = []
+    tests = grading.environment.unit_tests
+    for number, test in enumerate(tests):
+        try:
+            outcome = await _run_ready(sandbox, grading, partial(make_ready, number), test, open_fresh)
+        except ArtifactRejected as error:
+            return results + [
+                _failed(left, f"nothing works any more in the sandbox: {error}") for left in tests[number:]
+            ]
+        if outcome.cannot_watch and (await _run_untouched(grading, test, open_fresh)).is_unseen:
+            raise GradingError(f"{grading.environment.id}: {test.command!r}: {_NOT_WATCHED}")
+        results += outcome.results
+    return results
+
+
+async def _run_ready(
+    sandbox: Sandbox,
+    grading: Grading,
+    make_ready: Callable[[], Awaitable[None]],
+    test: UnitTest,
+    open_fresh: OpenSandbox,
+) -> Outcome:
+    """Make the sandbox ready and run a test; where that fails, see whether it does untouched, and try once more.
+
+    Raises:
+        ArtifactRejected: it does not work twice, and does untouched.
+    """
+    try:
+        await make_ready()
+        return await run_test(sandbox, test, grading.test_run)
+    except (SandboxError, FileError) as error:
+        if is_gone(error):
+            raise
+        log.info("The tests cannot be run, which is tried again: %s", error)
+    await _run_untouched(grading, test, open_fresh)
+    with blame_the_agent():
+        await make_ready()
+        return await run_test(sandbox, test, grading.test_run)
+
+
+async def _run_untouched(grading: Grading, test: UnitTest, open_fresh: OpenSandbox) -> Outcome:
+    """Run a test where no agent was: does it work there?"""
+    async with open_fresh() as untouched:
+        await untouched.stop_processes()
+        return await run_test(untouched, test, grading.test_run)
 
 
 def _grade(grading: Grading, results: Sequence[TestResult], changed_outside: int | None = None) -> Grade:
@@ -185,16 +282,16 @@ def _grade(grading: Grading, results: Sequence[TestResult], changed_outside: int
 
 def _rejected(grading: Grading, why: str) -> Grade:
     """The agent's own doing: no test can be run, none passes."""
-    now = datetime.now(UTC)
-    results = [
-        TestResult(
-            name=test.command,
-            command=test.command,
-            status="failed",
-            started_at=now,
-            duration_s=0.0,
-            error=f"artifact_rejected: {grading.environment.working_directory}: {why}",
-        )
-        for test in grading.environment.unit_tests
-    ]
-    return _grade(grading, results)
+    said = f"artifact_rejected: {grading.environment.working_directory}: {why}"
+    return _grade(grading, [_failed(test, said) for test in grading.environment.unit_tests])
+
+
+def _failed(test: UnitTest, why: str) -> TestResult:
+    return TestResult(
+        name=test.command,
+        command=test.command,
+        status="failed",
+        started_at=datetime.now(UTC),
+        duration_s=0.0,
+        error=why,
+    )

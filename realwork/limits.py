@@ -11,6 +11,8 @@ from pydantic import AfterValidator, Field
 
 from realwork.fields import LARGEST_COUNT, Count, Line, Section
 
+MOST_PIDS = 1 << 22
+"""No kernel has more processes."""
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID")
 """What dpkg, apt and pip need as root, and KILL to end processes of other users inside. Not among them: NET_RAW
 (forged packets), MKNOD (devices), SYS_CHROOT, SETPCAP, SETFCAP, AUDIT_WRITE, NET_BIND_SERVICE."""
@@ -39,19 +41,32 @@ def _user(value: str) -> str:
     return value
 
 
+def _network(value: str) -> str:
+    if value in ("host", "default") or value.startswith("container:"):
+        raise ValueError(
+            f"cannot be '{value}', by which an agent would share a network with what is not its own; "
+            "take none, bridge or the name of a network of the engine"
+        )
+    return value
+
+
+Network = Annotated[Line, AfterValidator(_network)]
+
+
 class SandboxLimits(Section):
     """What one sandbox may use and do."""
 
-    network: Line = "none"
+    network: Network = "none"
     """Network while the agent works and the tests run: none, bridge or the name of a network of the engine."""
     memory_mib: Annotated[int, Field(ge=16, le=LARGEST_COUNT)] = 2048
     """Memory of a sandbox, swap included."""
     cpus: Annotated[float, Field(gt=0, le=4096)] = 1.0
     """Cores a sandbox may use."""
-    pids: Annotated[int, Field(ge=8, le=LARGEST_COUNT)] = 512
+    pids: Annotated[int, Field(ge=8, le=MOST_PIDS)] = 512
     """Most processes of a sandbox."""
     disk_mib: Annotated[int, Field(ge=16, le=LARGEST_COUNT)] | None = 10240
-    """What a sandbox may write to disk beyond its image; past it the episode ends with `disk_limit`. Null: no bound."""
+    """What a sandbox may write to disk beyond its image, of which init commands are a part; past it the episode ends
+    with `disk_limit` and is graded. Null: no bound."""
     shm_mib: Count = 64
     """Size of `/dev/shm`."""
     output_limit_kib: Count = 64

@@ -11,11 +11,15 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
-from realwork.errors import ArtifactRejected
+from realwork.errors import ArtifactRejected, SandboxError
 
 MOST_BYTES = 4 << 30
 MOST_ENTRIES = 500_000
+MOST_REMEMBERED_BYTES = 16 << 20
+"""Of the paths of links and of what is left out, below which nothing may come."""
 _PIECE = 1 << 20
+_OVERHEAD = 100
+_END = bytes(2 * tarfile.BLOCKSIZE)
 _LONGEST_NAME = 4096
 _LONGEST_EXTENSION = 1 << 20
 _EXTENSIONS = (
@@ -29,22 +33,26 @@ _EXTENSIONS = (
 
 def checked(
     chunks: Iterable[bytes],
+    directory: str,
     *,
-    leave_out: Callable[[str], bool] = lambda _: False,
+    leave_out: Callable[[str, str], bool] = lambda path, target: False,
     most_bytes: int = MOST_BYTES,
     most_entries: int = MOST_ENTRIES,
 ) -> Iterator[bytes]:
     """The tar `chunks` of one folder, entry by entry as a tar again; blocks as they do.
 
     Args:
-        leave_out: told the path of an entry below the folder, whether it stays away; all below a folder that does,
-            stays away with it.
+        directory: where the folder stands in both sandboxes. Relative links that lead out of it become absolute ones to
+            the same place, which is what an engine takes.
+        leave_out: told the path of an entry below the folder, and the target of a symbolic link or else "", whether it
+            stays away; all below a folder that does, stays away with it.
 
     Raises:
         ArtifactRejected: an entry is hostile, or there is more than is allowed.
+        SandboxError: the tar, which the engine makes, is none or has no end.
     """
     reader = _Reader(chunks)
-    gate = _Gate(leave_out, most_bytes, most_entries)
+    gate = _Gate(directory, leave_out, most_bytes, most_entries)
     try:
         with tarfile.open(fileobj=reader, mode="r|", bufsize=_PIECE, tarinfo=_Entry) as archive:
             while (entry := archive.next()) is not None:
@@ -56,8 +64,10 @@ def checked(
                 if passed.isreg():
                     yield from _content(archive, entry)
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        raise ArtifactRejected(f"it is no archive that can be read: {error}") from error
-    yield bytes(2 * tarfile.BLOCKSIZE)
+        raise SandboxError(f"The engine gave no archive that can be read: {error}") from error
+    if not reader.has_end():
+        raise SandboxError("The engine gave an archive without an end")
+    yield _END
 
 
 def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Iterator[bytes]:
@@ -82,10 +92,14 @@ class _Entry(tarfile.TarInfo):
 class _Gate:
     """Decides on one entry after the other."""
 
-    def __init__(self, leave_out: Callable[[str], bool], most_bytes: int, most_entries: int) -> None:
+    def __init__(
+        self, directory: str, leave_out: Callable[[str, str], bool], most_bytes: int, most_entries: int
+    ) -> None:
+        self._directory = directory
         self._leave_out = leave_out
         self._bytes_left = most_bytes
         self._entries_left = most_entries
+        self._remembered_left = MOST_REMEMBERED_BYTES
         self._most = f"{most_entries} entries or {most_bytes} bytes"
         self._root: str | None = None
         self._links: set[str] = set()
@@ -102,16 +116,30 @@ class _Gate:
         if self._entries_left < 0 or self._bytes_left < 0:
             raise ArtifactRejected(f"it has more than {self._most}")
         below = self._below(entry.name, is_folder=entry.isdir())
-        if entry.isfifo() or (below and self._stays_away(below)):
+        if below and self._stays_away(below, entry.linkname if entry.issym() else ""):
+            return None
+        if entry.isfifo():
+            self._remember(below, self._left_out)
             return None
         if entry.issym():
-            self._links.add(below)
+            self._remember(below, self._links)
         elif entry.islnk():
             if self._stays_away(self._below(entry.linkname)):
                 return None
         elif not (entry.isreg() or entry.isdir()):
             raise ArtifactRejected(f"{entry.name!r} is neither a file, a folder nor a link")
-        return _plain(entry)
+        plain = _plain(entry)
+        if entry.issym():
+            plain.linkname = self._target(below, entry.linkname)
+        return plain
+
+    def _target(self, path: str, target: str) -> str:
+        """What a link at `path` names, so that it does not lead out step by step."""
+        folder = posixpath.dirname(path)
+        leads_out = posixpath.normpath(posixpath.join(folder, target)).split("/")[0] == ".."
+        if target.startswith("/") or not leads_out:
+            return target
+        return posixpath.normpath(posixpath.join(self._directory, folder, target))
 
     def _below(self, name: str, *, is_folder: bool = False) -> str:
         """The path of an entry below the folder of the archive, "" for the folder itself."""
@@ -133,13 +161,19 @@ class _Gate:
             raise ArtifactRejected(f"{name[:200]!r} leads through a link")
         return path
 
-    def _stays_away(self, path: str) -> bool:
+    def _stays_away(self, path: str, target: str = "") -> bool:
         if any(parent in self._left_out for parent in _parents(path)):
             return True
-        if path in self._left_out or not self._leave_out(path):
+        if path in self._left_out or not self._leave_out(path, target):
             return path in self._left_out
-        self._left_out.add(path)
+        self._remember(path, self._left_out)
         return True
+
+    def _remember(self, path: str, paths: set[str]) -> None:
+        paths.add(path)
+        self._remembered_left -= len(path) + _OVERHEAD
+        if self._remembered_left < 0:
+            raise ArtifactRejected("it has too many links and files that stay away")
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -167,14 +201,22 @@ class _Reader(io.RawIOBase):
         super().__init__()
         self._chunks = iter(chunks)
         self._held = b""
+        self._last = b""
 
     def read(self, size: int = _PIECE, /) -> bytes:
         """Up to `size` bytes, fewer only at the end."""
         pieces = [self._held]
         have = len(self._held)
         while have < size and (chunk := next(self._chunks, b"")):
+            self._last = (self._last + chunk)[-len(_END) :]
             pieces.append(chunk)
             have += len(chunk)
         data = b"".join(pieces)
         self._held = data[size:]
         return data[:size]
+
+    def has_end(self) -> bool:
+        """Whether everything there was, read to its end, ends as an archive does."""
+        while self.read():
+            pass
+        return self._last == _END

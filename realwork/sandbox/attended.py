@@ -14,6 +14,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,7 +57,9 @@ async def _attend(engine: Engine) -> None:
         return
     pause_s = FIRST_PAUSE_S
     while True:
-        if await _until_it_is_gone(name):
+        began = time.monotonic()
+        await _until_it_is_gone(name)
+        if time.monotonic() - began > LONGEST_PAUSE_S:
             pause_s = FIRST_PAUSE_S
         try:
             await asyncio.to_thread(_start, address, name)
@@ -71,25 +74,24 @@ def reaper_name(engine_id: str, address: str) -> str:
     return f"realwork-reaper-{os.getuid()}-{hashlib.sha256(f'{engine_id} {address}'.encode()).hexdigest()[:32]}"
 
 
-async def _until_it_is_gone(name: str) -> bool:
-    """Hold a connection until the reaper closes it; false if there is no reaper."""
+async def _until_it_is_gone(name: str) -> None:
+    """Hold a connection, if there is a reaper, until it closes it, or turns out to be none: a reaper says nothing."""
     try:
         reader, writer = await asyncio.open_unix_connection(f"\0{name}")
     except OSError:
-        return False
+        return
     try:
         peer: socket.socket = writer.get_extra_info("socket")
         _, uid, _ = UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
         if uid != os.getuid():
             log.warning("User %d has taken the place of the reaper; only `realwork gc` removes what is left", uid)
-        await reader.read()
+        await reader.read(1)
     except OSError as error:
         log.info("The connection to the reaper broke: %s", error)
     finally:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-    return True
 
 
 def _start(address: str, name: str) -> None:

@@ -13,6 +13,9 @@ from pydantic import Field
 from realwork.limits import CAPABILITIES
 from realwork.types import Record, Snapshot
 
+OUT_OF_MEMORY = "The memory limit was reached and a process was killed."
+DISK_FULL = "More was written to disk than is allowed; everything that ran was killed."
+
 
 class CommandResult(Record):
     """What a command did.

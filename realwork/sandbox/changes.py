@@ -15,6 +15,7 @@ from realwork.sandbox.engine import EngineClient
 
 TEMPORARY = ("/dev", "/proc", "/root/.cache", "/run", "/sys", "/tmp", "/var/cache", "/var/log", "/var/tmp")
 MOST_ANSWER_BYTES = 16 << 20
+MOST_ENTRIES = 200_000
 
 
 def count_changes(client: EngineClient, container_id: str, outside: Sequence[str]) -> int | None:
@@ -39,12 +40,23 @@ def _count(paths: Iterable[str], outside: Sequence[str]) -> int:
 
 
 def _below(upper: Path) -> Iterator[str]:
-    for folder, folders, files in os.walk(upper):
-        inside = "/" + folder[len(str(upper)) :].strip("/")
-        linked = [name for name in folders if (Path(folder) / name).is_symlink()]
-        if inside != "/" and not folders and not files:
-            yield inside
-        yield from (f"{inside.rstrip('/')}/{name}" for name in (*files, *linked))
+    """Raises ValueError when there is too much to be remembered."""
+    waiting, seen = [""], 0
+    while waiting:
+        folder = waiting.pop()
+        is_empty = True
+        with os.scandir(f"{upper}{folder}") as entries:
+            for entry in entries:
+                is_empty, seen = False, seen + 1
+                if seen > MOST_ENTRIES:
+                    raise ValueError("too many changes")
+                path = f"{folder}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(path)
+                else:
+                    yield path
+        if is_empty and folder:
+            yield folder
 
 
 def leaves(changes: list[dict[str, str]]) -> Iterator[str]:

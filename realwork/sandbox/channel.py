@@ -2,23 +2,25 @@
 
 Guarantees: those of an exec of its own (see `execs`). The shell is at the mercy of what runs in the container: what
 damages it may falsify the answers to that container's own commands, and nothing else; every wait is bounded, every
-length too. A damaged channel is opened anew; a command that it did not start is left to an exec. A command whose
-channel is killed under it ends with it, with the exit code of a kill (137).
+length too. A damaged channel is opened anew; a command that it certainly did not start is left to an exec, so none runs
+twice. A command whose channel is killed under it ends with it, with the exit code of a kill (137).
 """
 
 import asyncio
 import time
 from functools import partial
 
-from realwork.errors import SandboxError, SandboxLost
+from realwork.errors import SandboxError, SandboxStuck
 from realwork.sandbox import scripts
 from realwork.sandbox.answers import AnswerStream, Marked, new_token
-from realwork.sandbox.execs import FIRST_LOOK_S, GRACE_S, LONGEST_LOOK_S, QUIET_S, SURVIVES, Ended, Execs
+from realwork.sandbox.execs import FIRST_LOOK_S, GRACE_S, LONGEST_LOOK_S, QUIET_S, START_S, SURVIVES, Ended, Execs
 from realwork.sandbox.uncancelled import uncancelled
 
 OPEN_S = 5.0
-START_S = 3.0
 REST_S = 1.0
+LAST_WORDS_S = 10.0
+"""What a shell said before it was killed arrives by then, however busy the engine is."""
+UNTOLD = "The container does not tell whether a command has started"
 MOST_BYTES = 100_000
 """The kernel takes 128 KiB in one argument; longer commands are left to an exec."""
 MOST_DAMAGES = 3
@@ -43,7 +45,8 @@ class Channel:
         """Run a command in a session of its own; null when an exec has to do it, as it was not and will not be started.
 
         Raises:
-            SandboxLost: the container is gone, or not even shell builtins run in it any more.
+            SandboxLost: the container is gone.
+            SandboxStuck: not even shell builtins run in it any more.
             SandboxError: the engine did not answer.
         """
         return await self._run("own", working_directory, [command], timeout_s=timeout_s, limit_bytes=limit_bytes)
@@ -119,7 +122,7 @@ class Channel:
         while (left := deadline - time.monotonic()) > 0:
             if await shell.finished(min(pause, left)):
                 return False, shell.exit_code
-            if shell.stream.is_broken or not await self._execs.is_running(shell.exec_id):
+            if shell.stream.is_broken or not await self._execs.is_running(shell.exec_id, left):
                 return not await shell.finished(QUIET_S), shell.exit_code
             pause = min(2 * pause, LONGEST_LOOK_S)
         return False, None
@@ -141,17 +144,23 @@ class Channel:
             self.close()
 
     async def _give_up(self, shell: "_Shell") -> None:
-        """Make sure that nothing of a damaged channel runs any more, or ever will.
+        """Make sure that nothing of a damaged channel runs any more, or ever will, and whether its command has started.
 
-        The command goes first: the engine waits for it once its shell is dead.
+        The command goes first: the engine waits for it once its shell is dead. One whose start is told only then has
+        escaped the end of its shell.
         """
         self._damages += 1
-        if shell.session is not None and shell.session != shell.pid:
-            await self._execs.end_session(shell.session, shell.gone, 0.0)
-        ended = await self._execs.end_session(shell.pid, partial(self._execs.exits, shell.exec_id), 0.0)
+        for _ in range(2):
+            session = shell.session
+            if session is not None and session != shell.pid:
+                await self._execs.end_session(session, shell.gone, 0.0)
+            ended = await self._execs.end_session(shell.pid, partial(self._execs.exits, shell.exec_id), 0.0)
+            is_told = await shell.said_all()
+            if shell.session == session:
+                break
         self.close()
-        if not ended:
-            raise SandboxLost(SURVIVES)
+        if not (ended and is_told):
+            raise SandboxStuck(UNTOLD if ended else SURVIVES)
 
 
 class _Shell:
@@ -205,11 +214,19 @@ class _Shell:
 
     @property
     def exit_code(self) -> int | None:
-        return self.stream.stdout.numbers[1] if self._is_over() else None
+        if not self._is_over():
+            return None
+        said = self.stream.stdout.numbers[1]
+        return said if said < 256 else KILLED  # no shell says more
 
     async def started(self) -> bool:
         """Whether the command has started; it does soon, or never of itself."""
         return await self.stream.wait(lambda: self.session is not None, START_S)
+
+    async def said_all(self) -> bool:
+        """Whether the start of the command has been told by a shell that is dead, or never will be."""
+        await self.stream.wait(lambda: self.session is not None, LAST_WORDS_S)
+        return self.session is not None or self.stream.is_broken
 
     async def finished(self, timeout_s: float) -> bool:
         """Whether the command ends within that time."""

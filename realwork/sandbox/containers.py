@@ -1,7 +1,8 @@
 """The life of a container of ours: create, start, remove.
 
 Guarantees: it is named and labelled before it exists; only a container with the lease of this very opening is removed
-by name; removal is tried until the engine knows the container no more, for a bounded time, and never raises.
+by name; removal is tried until the engine knows the container no more, for a bounded time, and never raises; what it
+leaves is tried again in the background as long as there is a connection to the engine.
 """
 
 import asyncio
@@ -19,7 +20,8 @@ from realwork.errors import ImageError, SandboxError, SandboxLost
 from realwork.sandbox import labels, scripts
 from realwork.sandbox.abilities import abilities
 from realwork.sandbox.base import SandboxSpec
-from realwork.sandbox.engine import Engine, NameInUse, NoAnswer
+from realwork.sandbox.engine import Engine
+from realwork.sandbox.refusals import NameInUse, NoAnswer
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +29,10 @@ OPEN_FILES = 8192
 """Not above what engines themselves are started with."""
 CREATE_S = 55.0
 START_S = 55.0
-REMOVE_S = 15.0
+REMOVE_S = 10.0
 """With the 10 s of `uncancelled`, less than an episode may overrun its deadline."""
+RETRY_S = 5.0
+LONGEST_RETRY_S = 60.0
 
 
 class Container:
@@ -76,7 +80,16 @@ class Container:
         return await inspect(self._engine, self._id or self._spec.name)
 
     async def remove(self) -> None:
-        """Remove it, if it exists; a failure is logged and left to the garbage collection."""
+        """Remove it, if it exists; after a failure, which is logged, that is tried again in the background."""
+        is_removed = False
+        try:
+            is_removed = await self._is_removed(logging.WARNING)
+        finally:
+            if not is_removed:
+                self._engine.in_background(self._remove_later())
+
+    async def _is_removed(self, level: int) -> bool:
+        """Whether it could be removed, in a bounded time; if not, that is logged at `level`."""
         try:
             async with asyncio.timeout(REMOVE_S):
                 while self._may_exist and self._id is None:
@@ -85,7 +98,20 @@ class Container:
                     await remove_by_id(self._engine, self._id)
         except (SandboxError, TimeoutError) as error:
             said = str(error) or f"no answer within {REMOVE_S:g} s"
-            log.warning("Container %s is left for the garbage collection: %s", self._spec.name, said)
+            log.log(level, "Container %s is left for later, or for the garbage collection: %s", self._spec.name, said)
+            return False
+        return True
+
+    async def _remove_later(self) -> None:
+        """Try again and again, one container at a time, until it has ended by itself and is anybody's to remove."""
+        give_up_at = time.monotonic() + self._spec.deadline_s
+        pause_s = RETRY_S
+        while time.monotonic() < give_up_at:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_RETRY_S)
+            async with self._engine.lock("removing later"):
+                if await self._is_removed(logging.INFO):
+                    return
 
     async def _create(self) -> None:
         has_quota = (await abilities(self._engine, self._spec.image)).has_disk_quota

@@ -1,8 +1,7 @@
 """Bounds what a sandbox writes to disk on an engine that has no quota: measures, and kills everything past the budget.
 
 Guarantees: the budget is passed by at most what can be written between two looks, which are the closer together the
-less is left, and take no more than a tenth of the time; a look that fails is made again.
-Files that are deleted but still open are not seen by the engine and not counted.
+less is left, and take no more than a tenth of the time unless one takes very long; one that fails is made again.
 """
 
 import asyncio
@@ -20,6 +19,7 @@ LONGEST_PAUSE_S = 5.0
 FASTEST_WRITER = 2 << 30
 """Bytes a second that no disk is expected to take."""
 SHARE = 0.1
+LONGEST_REST_S = 15.0
 
 
 class DiskGuard:
@@ -35,8 +35,18 @@ class DiskGuard:
         self.is_full = False
         self._budget_bytes = budget_bytes
         self._limit_bytes = budget_bytes
+        self._is_raised = False
         self._measure = measure
         self._kill_all = kill_all
+
+    async def begin_here(self) -> None:
+        """Count only what is written from now on.
+
+        Raises:
+            SandboxError: what there is cannot be measured.
+        """
+        self._limit_bytes = await self._measure() + self._budget_bytes
+        self.is_full = self._is_raised = False
 
     async def watch(self) -> None:
         """Look again and again, until the task is cancelled; a paused container may come back."""
@@ -51,14 +61,15 @@ class DiskGuard:
             except SandboxError as error:
                 log.info("The disk use of a sandbox cannot be measured: %s", error)
                 left = 0
-            pause_s = max(_pause_s(left), (time.monotonic() - began) / SHARE)
+            pause_s = max(_pause_s(left), min(LONGEST_REST_S, (time.monotonic() - began) / SHARE))
 
     async def _stop_writers(self) -> None:
         """Kill everything; the tests, which may still run there, have one more budget in all."""
-        is_first, self.is_full = not self.is_full, True
+        self.is_full = True
         await self._kill_all()
-        if is_first:
+        if not self._is_raised:
             self._limit_bytes = await self._measure() + self._budget_bytes
+            self._is_raised = True
 
 
 @asynccontextmanager

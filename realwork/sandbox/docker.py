@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import Any
 
 from realwork.errors import FileError, SandboxLost
 from realwork.sandbox import containers, scripts, snapshots, upkeep
@@ -23,9 +24,11 @@ from realwork.sandbox.engine import Engine, open_engine
 from realwork.sandbox.execs import Ended, Execs
 from realwork.sandbox.faults import check_fault_inside
 from realwork.sandbox.files import first_name
+from realwork.sandbox.memory_watch import MemoryWatch
 from realwork.sandbox.uncancelled import uncancelled
 from realwork.types import Snapshot
 
+MOST_DIGITS = 18
 FILE_S = 15.0
 STOP_S = 15.0
 COPY_S = 100.0
@@ -34,7 +37,6 @@ INLINE_BYTES = 25_000
 """More than that, written as text, may not fit into one argument."""
 SNAPSHOT_LIVES = 2.0
 """Lives of its sandbox after which a snapshot is garbage: time for another attempt to begin with it."""
-SIGNS_OF_MEMORY = (b"MemoryError", b"Killed", b"annot allocate memory")
 
 
 @asynccontextmanager
@@ -58,9 +60,10 @@ async def open_container(
             await uncancelled(container.start())
             found = await container.inspect()
             known = (await abilities(engine, spec.image)).not_enforced
-            ids = str(found["Id"]), str(found["Image"])
-            sandbox = DockerSandbox(engine, *ids, spec, with_channel=with_channel, not_enforced=known)
+            sandbox = DockerSandbox(engine, found, spec, with_channel=with_channel, not_enforced=known)
             stack.callback(sandbox.close)
+            if sandbox.guard is not None and found["Mounts"]:  # a volume begins with what the image has there
+                await sandbox.guard.begin_here()
             async with watched(sandbox.guard):
                 yield sandbox
         finally:
@@ -70,14 +73,14 @@ async def open_container(
 class DockerSandbox:
     """An open container; see `realwork.sandbox.base.Sandbox`.
 
+    `found` is what the engine says of the container.
     `environment_variables` are those of commands that the container itself does not have; the channel lacks them.
     """
 
     def __init__(
         self,
         engine: Engine,
-        container_id: str,
-        image_id: str,
+        found: Mapping[str, Any],
         spec: SandboxSpec,
         *,
         with_channel: bool = True,
@@ -86,18 +89,18 @@ class DockerSandbox:
     ) -> None:
         self._engine = engine
         self._spec = spec
-        self._container_id = container_id
-        self._image_id = image_id
+        self._container_id = str(found["Id"])
+        self._image_id = str(found["Image"])
         self._not_enforced = not_enforced
-        self._execs = Execs(engine, container_id, environment_variables)
+        self._execs = Execs(engine, self._container_id, environment_variables)
         self._channel = Channel(self._execs) if with_channel else None
-        self._oom_kills = 0
+        self._memory = MemoryWatch(self._execs)
         self._is_handed_over = False
         self._killing = asyncio.Lock()
         self.guard: DiskGuard | None = None
         if spec.disk_mib is not None and (spec.read_only or DISK_QUOTA in not_enforced):
             volume = spec.working_directory if spec.read_only else None
-            written = partial(upkeep.written_bytes, engine, self._container_id, self._execs, volume)
+            written = partial(upkeep.written_bytes, engine, found, self._execs, volume)
             self.guard = DiskGuard(spec.disk_mib << 20, written, self._kill_all)
 
     @staticmethod
@@ -157,7 +160,7 @@ class DockerSandbox:
             stdout_bytes=stdout.total,
             stderr_bytes=stderr.total,
             timed_out=ended.exit_code is None,
-            oom=await self._was_out_of_memory(ended, error),
+            oom=await self._memory.was_out(ended, error),
             duration_s=ended.duration_s,
         )
 
@@ -171,7 +174,7 @@ class DockerSandbox:
         limit = limit_bytes + 64
         ended = await self._file_script(path, scripts.READ_FILE, path, str(limit_bytes), limit_bytes=2 * limit)
         size, _, content = ended.stdout.content().partition(b"\n")
-        if not size.isdigit():
+        if not size.isdigit() or len(size) > MOST_DIGITS:
             raise FileError(f"{path}: its size cannot be told")
         return FileContent(content=content, size_bytes=max(int(size), len(content)))
 
@@ -181,13 +184,15 @@ class DockerSandbox:
         await self._engine.call_within(COPY_S, f"copying files into {directory}", unpack)
         if self._is_handed_over and isinstance(archive, bytes) and (name := first_name(archive)):
             await upkeep.give(self._execs, posixpath.join(directory, name), self._execs.user)
+        if self.guard is not None and not isinstance(archive, bytes):  # what was written elsewhere has been counted
+            await self.guard.begin_here()
 
     async def remove(self, path: str) -> None:
-        await self._file_script(path, scripts.REMOVE, path, as_root=True)
+        await self._file_script(path, scripts.REMOVE, path, as_root=True, timeout_s=COPY_S)
 
     async def empty(self, directory: str, *, keep: Keep) -> None:
         kept = scripts.find_kept(keep.names, keep.folders)
-        await self._file_script(directory, scripts.EMPTY, directory, *kept, as_root=True)
+        await self._file_script(directory, scripts.EMPTY, directory, *kept, as_root=True, timeout_s=COPY_S)
 
     async def set_network(self, network: str) -> None:
         client = self._engine.client
@@ -260,20 +265,21 @@ class DockerSandbox:
         content: bytes | None = None,
         limit_bytes: int = 4096,
         as_root: bool = False,
+        timeout_s: float = FILE_S,
     ) -> Ended:
         if "\0" in path:
             raise FileError(f"{path!r}: a path has no NUL character")
         ended = None
         if self._channel is not None and content is None and not (as_root and self._is_handed_over):
-            ended = await self._channel.script(script, *arguments, timeout_s=FILE_S, limit_bytes=limit_bytes)
+            ended = await self._channel.script(script, *arguments, timeout_s=timeout_s, limit_bytes=limit_bytes)
         if ended is None:
             ended = await self._execs.script(
-                script, *arguments, timeout_s=FILE_S, content=content, limit_bytes=limit_bytes, as_root=as_root
+                script, *arguments, timeout_s=timeout_s, content=content, limit_bytes=limit_bytes, as_root=as_root
             )
         if ended.exit_code == 0:
             return ended
         if ended.exit_code is None:
-            raise FileError(f"{path}: no answer within {FILE_S:g} s")
+            raise FileError(f"{path}: no answer within {timeout_s:g} s")
         said = (ended.stderr.content() or ended.stdout.content()).decode(errors="replace").strip()
         await self._check_alive()
         raise FileError(f"{path}: {said}" if said else f"{path}: exit code {ended.exit_code}")
@@ -282,15 +288,3 @@ class DockerSandbox:
         found = await containers.inspect(self._engine, self._container_id)
         if not found["State"]["Running"]:
             raise SandboxLost(f"The container has ended with exit code {found['State']['ExitCode']}")
-
-    async def _was_out_of_memory(self, ended: Ended, stderr: bytes) -> bool:
-        """Whether the memory limit has ended a process since the last command, or the command says so itself."""
-        kills = ended.oom_kills
-        if kills is None and ended.exit_code == 0 and not any(sign in stderr for sign in SIGNS_OF_MEMORY):
-            return False
-        if kills is None:
-            counted = await self._execs.script(scripts.OOM_KILLS, timeout_s=FILE_S)
-            said = counted.stdout.content().strip()
-            kills = int(said) if said.isdigit() else self._oom_kills
-        grown, self._oom_kills = kills > self._oom_kills, kills
-        return grown or (ended.exit_code != 0 and b"MemoryError" in stderr)

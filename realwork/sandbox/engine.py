@@ -10,19 +10,19 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import docker
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import DockerException
 from docker.utils import kwargs_from_env
 from requests.exceptions import RequestException
-from urllib3.exceptions import HTTPError
 
-from realwork.errors import ImageError, SandboxError, SandboxLost
+from realwork.errors import SandboxError, SandboxLost
+from realwork.sandbox.refusals import TooSlow, advice, translated
 from realwork.sandbox.stream import FrameStream
 from realwork.types import Record
 
@@ -37,14 +37,6 @@ THREADS = 32
 UNIX = "unix://"
 NOT_FOUND = 404
 EMPTY_TAR_BYTES = 1024
-
-
-class NoAnswer(SandboxError):
-    """The engine did not answer: what was asked may or may not happen."""
-
-
-class NameInUse(SandboxError):
-    """There is a container of that name already."""
 
 
 class EngineClient(docker.APIClient):
@@ -99,11 +91,17 @@ class EngineClient(docker.APIClient):
             response.close()
 
     def read_archive(self, container_id: str, path: str) -> Iterator[bytes]:
-        """A tar of what stands at `path` in a container, piece by piece; an empty one if there is nothing. Blocks."""
+        """A tar of what stands at `path` in a container, piece by piece; an empty one if there is nothing. Blocks.
+
+        Raises:
+            SandboxLost: there is no such container; else what the SDK raises.
+        """
         url = self._url("/containers/{0}/archive", container_id)  # type: ignore[attr-defined]
         response = self._get(url, params={"path": path}, stream=True)  # type: ignore[attr-defined]
         try:
             if response.status_code == NOT_FOUND:
+                if "no such container" in response.text.lower():
+                    raise SandboxLost("The container is gone")
                 yield bytes(EMPTY_TAR_BYTES)
                 return
             self._raise_for_status(response)  # type: ignore[attr-defined]
@@ -138,11 +136,25 @@ class Engine:
         self.client = client
         self._executor = executor
         self._locks: dict[str, asyncio.Lock] = {}
+        self._background: set[asyncio.Task[None]] = set()
         self.abilities: Record | None = None
 
     def lock(self, key: str) -> asyncio.Lock:
         """The lock of that name, to do a thing once however many ask."""
         return self._locks.setdefault(key, asyncio.Lock())
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let `work`, which raises nothing, go on for as long as the connection is open."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def stop_background(self) -> None:
+        """End what goes on in the background."""
+        for task in (tasks := set(self._background)):
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def call(self, doing: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """What `function`, a method of `client`, returns within 30 s."""
@@ -157,7 +169,8 @@ class Engine:
             SandboxLost: the container of the request is gone, stopped or paused.
             NameInUse: the name of the container to be created is taken.
             ImageError: the image of the request is missing.
-            NoAnswer: the engine did not answer in time.
+            TooSlow: the engine did not answer in time.
+            NoAnswer: there is no engine.
             SandboxError: the engine refused.
         """
         request = self._executor.submit(work)
@@ -171,7 +184,7 @@ class Engine:
                 answer.cancel()
                 _drop_later(request, discard)
         if answer.cancelled():
-            raise NoAnswer(f"{doing}: the engine did not answer within {timeout_s:g} s")
+            raise TooSlow(f"{doing}: the engine did not answer within {timeout_s:g} s")
         with translated(doing):
             return answer.result()
 
@@ -200,10 +213,14 @@ async def open_engine(base_url: str | None = None) -> AsyncIterator[Engine]:
     connecting = executor.submit(connect, base_url)
     try:
         client = await asyncio.wrap_future(connecting)
+        engine = Engine(client, executor)
         try:
-            yield Engine(client, executor)
+            yield engine
         finally:
-            client.close()
+            try:
+                await engine.stop_background()
+            finally:
+                client.close()
     except asyncio.CancelledError:
         connecting.add_done_callback(partial(_drop, EngineClient.close))
         raise
@@ -224,7 +241,7 @@ def connect(base_url: str | None = None) -> EngineClient:
             _knock(address.removeprefix(UNIX))
         client = EngineClient(timeout=int(REQUEST_S), max_pool_size=THREADS, **settings)
     except (DockerException, RequestException, OSError) as error:
-        raise SandboxError(f"The Docker engine at {address} does not answer: {_advice(error)}") from error
+        raise SandboxError(f"The Docker engine at {address} does not answer: {advice(error)}") from error
     client.address = address
     return client
 
@@ -243,54 +260,6 @@ def engine_problem(base_url: str | None = None) -> str | None:
     except SandboxError as error:
         return str(error)
     return None
-
-
-@contextmanager
-def translated(doing: str) -> Iterator[None]:
-    """Turn what the SDK raises inside the block into an error of ours that begins with `doing`."""
-    try:
-        yield
-    except ImageNotFound as error:
-        raise ImageError(f"{doing}: {error.explanation}") from error
-    except APIError as error:
-        raise _refusal(error)(f"{doing}: {error.explanation or error}") from error
-    except (DockerException, RequestException, HTTPError, OSError) as error:
-        raise NoAnswer(f"{doing}: the engine does not answer: {_advice(error)}") from error
-
-
-def _refusal(error: APIError) -> type[SandboxError]:
-    said = str(error.explanation).lower()
-    if isinstance(error, NotFound) and ("no such container" in said or "no such exec" in said):
-        return SandboxLost
-    if error.status_code == 409 and "name" in said and "already in use" in said:
-        return NameInUse
-    if error.status_code in (409, 500) and ("is not running" in said or "is paused" in said):
-        return SandboxLost
-    return SandboxError
-
-
-def _advice(error: BaseException) -> str:
-    for cause in _causes(error):
-        if isinstance(cause, PermissionError):
-            return "permission denied; add this user to the group 'docker' and log in again, or run as root"
-        if isinstance(cause, FileNotFoundError):
-            return "there is no such socket; start the engine, for example with cluster/setup.sh (or make setup)"
-        if isinstance(cause, ConnectionRefusedError):
-            return "nothing listens there; start the engine, for example with cluster/setup.sh (or make setup)"
-    return str(error)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what is wrapped in it, by chaining or as an argument."""
-    waiting, seen = [error], set[int]()
-    while waiting:
-        current = waiting.pop()
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        linked = (current.__cause__, current.__context__, *current.args)
-        waiting.extend(cause for cause in linked if isinstance(cause, BaseException))
 
 
 def _drop_later(request: Future[T], discard: Callable[[T], None] | None) -> None:

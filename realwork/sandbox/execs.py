@@ -12,16 +12,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from realwork.errors import SandboxError, SandboxLost
+from realwork.errors import SandboxError, SandboxStuck
 from realwork.sandbox import scripts
 from realwork.sandbox.capture import Capture
 from realwork.sandbox.engine import Engine
+from realwork.sandbox.refusals import TooSlow
 from realwork.sandbox.stream import ExecStream, FrameStream
 from realwork.sandbox.uncancelled import uncancelled
 
 S = TypeVar("S", bound=FrameStream)
 
 ROOT = "0:0"
+START_S = 3.0
+START_LOOK_S = 0.02
+REST_S = 0.5
+"""A busy engine hands over the last output so much later than it tells of the exit."""
 GRACE_S = 1.5
 """Between TERM and KILL."""
 BUILTINS_S = 10.0
@@ -33,8 +38,10 @@ FIRST_LOOK_S = 0.25
 SOON_S = 0.002
 LONGEST_LOOK_S = 1.0
 LOOK_S = 10.0
+LATE_START_S = 10.0
+"""For so long a command whose caller is gone may be about to start; an engine that takes longer starts no end of it."""
 QUIET_S = 0.05
-LONGEST_DRAIN_S = 0.5
+LONGEST_DRAIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,15 +79,20 @@ class Execs:
 
     async def command(self, argv: Sequence[str], *, timeout_s: float, limit_bytes: int) -> Ended:
         """Run `argv`, which begins with `scripts.START`, until it exits or its session is ended at the deadline."""
-        exec_id, stream = await self._start(argv, limit_bytes, announces_pid=True)
-        began = time.monotonic()
+        exec_id = await self._prepared(argv)
+        stream = ExecStream(limit_bytes, announces_pid=True)
+        starting = asyncio.ensure_future(self._engine.attach(exec_id, stream))
         try:
+            await asyncio.shield(starting)
+            began = time.monotonic()
             exit_code = await self._exit(exec_id, stream, timeout_s)
+            if exit_code is None and stream.pid is None:  # a busy engine has not started it yet
+                exit_code = await self._exit(exec_id, stream, START_S)
             if exit_code is None:
                 await uncancelled(self._end_command(exec_id, stream, GRACE_S))
             return _ended(exit_code, stream, began)
         except asyncio.CancelledError:
-            await uncancelled(self._end_quietly(exec_id, stream))
+            await uncancelled(self._end_quietly(exec_id, stream, starting))
             raise
         finally:
             stream.close()
@@ -96,7 +108,8 @@ class Execs:
     ) -> Ended:
         """Run one of `scripts`, not bound to end at its deadline inside; `content` is its standard input."""
         argv = ["/bin/sh", "-c", script, "sh", *arguments]
-        exec_id, stream = await self._start(argv, limit_bytes, stdin=content is not None, as_root=as_root)
+        exec_id = await self._prepared(argv, stdin=content is not None, as_root=as_root)
+        stream = await self._engine.attach(exec_id, ExecStream(limit_bytes, announces_pid=False))
         began = time.monotonic()
         try:
             if content is not None:
@@ -106,15 +119,8 @@ class Execs:
         finally:
             stream.close()
 
-    async def _start(
-        self,
-        argv: Sequence[str],
-        limit_bytes: int,
-        *,
-        announces_pid: bool = False,
-        stdin: bool = False,
-        as_root: bool = False,
-    ) -> tuple[str, ExecStream]:
+    async def _prepared(self, argv: Sequence[str], *, stdin: bool = False, as_root: bool = False) -> str:
+        """The id of an exec that has not been started yet."""
         client = self._engine.client
         user = ROOT if as_root else self.user
         created = await self._engine.call(
@@ -125,22 +131,28 @@ class Execs:
             stdin=stdin,
             user=user,
             environment=self._environment_variables,
+            workdir="/",
         )
-        exec_id = created["Id"]
-        return exec_id, await self._engine.attach(exec_id, ExecStream(limit_bytes, announces_pid=announces_pid))
+        return str(created["Id"])
 
     async def open(self, argv: Sequence[str], stream: S) -> str:
         """Start `argv` with an open standard input; the id of the exec. The caller closes the stream."""
         client = self._engine.client
         created = await self._engine.call(
-            "opening a channel", client.exec_create, self._container_id, list(argv), stdin=True, user=self.user
+            "opening a channel",
+            client.exec_create,
+            self._container_id,
+            list(argv),
+            stdin=True,
+            user=self.user,
+            workdir="/",  # the container's own may have been removed
         )
         await self._engine.attach(created["Id"], stream)
         return str(created["Id"])
 
-    async def is_running(self, exec_id: str) -> bool:
-        """Whether the first process of an exec has not exited yet."""
-        return await self._exit_now(exec_id) is None
+    async def is_running(self, exec_id: str, patience_s: float = 0.0) -> bool:
+        """Whether the first process of an exec has not exited yet; a slow engine is asked again for `patience_s`."""
+        return await self._exit_now(exec_id, patience_s) is None
 
     async def exits(self, exec_id: str, timeout_s: float) -> bool:
         """Whether the first process of an exec exits within that time, whatever becomes of its output."""
@@ -161,7 +173,7 @@ class Execs:
         while (left := deadline - time.monotonic()) > 0:
             if not stream.ended.done():
                 await asyncio.wait({stream.ended}, timeout=min(pause, left))
-            exit_code = await self._exit_now(exec_id)
+            exit_code = await self._exit_now(exec_id, left)
             if exit_code is not None:
                 await self._drain(stream)
                 return exit_code
@@ -171,9 +183,17 @@ class Execs:
             pause = min(2 * pause, LONGEST_LOOK_S)
         return None
 
-    async def _exit_now(self, exec_id: str) -> int | None:
+    async def _exit_now(self, exec_id: str, patience_s: float = 0.0) -> int | None:
+        """The exit code, null while it runs; an engine that is too slow is asked again for `patience_s`."""
         look = partial(self._engine.client.exec_inspect, exec_id)
-        found = await self._engine.call_within(LOOK_S, "waiting for a command", look)
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                found = await self._engine.call_within(LOOK_S, "waiting for a command", look)
+                break
+            except TooSlow:
+                if time.monotonic() >= deadline:
+                    raise
         exit_code = None if found["Running"] else found["ExitCode"]
         return None if exit_code is None else int(exit_code)
 
@@ -183,13 +203,13 @@ class Execs:
         received = -1
         while not stream.ended.done() and received != stream.received and time.monotonic() < deadline:
             received = stream.received
-            await asyncio.wait({stream.ended}, timeout=QUIET_S)
+            await asyncio.wait({stream.ended}, timeout=REST_S)
 
     async def end_session(self, session: int, exited: Callable[[float], Awaitable[bool]], grace_s: float) -> bool:
         """TERM, KILL when `exited` has waited `grace_s` for the command; then what `exited` says.
 
         Raises:
-            SandboxLost: not even shell builtins run in the container any more.
+            SandboxStuck: not even shell builtins run in the container any more.
         """
         for _ in range(MOST_ENDINGS):
             if await self._signal_session(session, exited, grace_s):
@@ -200,7 +220,8 @@ class Execs:
     async def _signal_session(self, session: int, exited: Callable[[float], Awaitable[bool]], grace_s: float) -> bool:
         """Whether the script ran to its end; it does not without memory, or when it is killed itself."""
         argv = ["/bin/sh", "-c", scripts.END_SESSION, "sh", str(session)]
-        ending_id, ending = await self._start(argv, 0, stdin=True, as_root=True)
+        ending_id = await self._prepared(argv, stdin=True, as_root=True)
+        ending = await self._engine.attach(ending_id, ExecStream(0, announces_pid=False))
         try:
             await exited(grace_s)
             ending.send(b"\n")
@@ -208,22 +229,26 @@ class Execs:
         finally:
             ending.close()
         if exit_code is None:
-            raise SandboxLost(f"The container did not end a command within {BUILTINS_S:g} s")
+            raise SandboxStuck(f"The container did not end a command within {BUILTINS_S:g} s")
         return exit_code == 0
 
     async def _end_command(self, exec_id: str, stream: ExecStream, grace_s: float) -> None:
-        """Raises SandboxLost, too, if the command was never started, or survives."""
+        """Raises SandboxStuck, too, if the command was never started, or survives."""
         if stream.pid is None:
-            raise SandboxLost("The container did not start a command before its deadline")
+            raise SandboxStuck("The container did not start a command before its deadline")
         if not await self.end_session(stream.pid, partial(self.exits, exec_id), grace_s):
-            raise SandboxLost(SURVIVES)
+            raise SandboxStuck(SURVIVES)
         await self._drain(stream)
 
-    async def _end_quietly(self, exec_id: str, stream: ExecStream) -> None:
-        """KILL for a command whose caller is gone; if that fails there is nobody to tell."""
+    async def _end_quietly(self, exec_id: str, stream: ExecStream, starting: asyncio.Future[ExecStream]) -> None:
+        """KILL for a command whose caller is gone, once it has started; if that fails there is nobody to tell."""
         try:
+            async with asyncio.timeout(LATE_START_S):
+                await starting
+                while stream.pid is None and not stream.ended.done():
+                    await asyncio.wait({stream.ended}, timeout=START_LOOK_S)
             await self._end_command(exec_id, stream, 0.0)
-        except SandboxError:
+        except (SandboxError, TimeoutError):
             return
 
 

@@ -1,7 +1,7 @@
 """Removes what its owner can no longer remove.
 
-Guarantees: only a container with our owner label or an image with our snapshot label is ever touched; one whose owner
-lives stays, unless its deadline is past or everything is asked for.
+Guarantees: only a container with our owner label and name, or an image with our snapshot label and name, is ever
+touched; one whose owner lives stays, unless its deadline is past or everything is asked for.
 """
 
 import logging
@@ -37,7 +37,7 @@ async def collect_garbage(engine: Engine, *, everything: bool = False, run_id: s
     removed: list[str] = []
     kept: list[str] = []
     for container in found:
-        if not container["Labels"][labels.OWNER]:  # somebody's own, made of an image that we made
+        if not labels.is_own(container):
             continue
         name = str((container.get("Names") or [container["Id"]])[0]).lstrip("/")
         gone = everything or labels.is_abandoned(container["Labels"])

@@ -15,7 +15,9 @@ from docker.errors import ImageNotFound, NotFound
 
 from realwork.errors import ImageError, SandboxError
 from realwork.sandbox import labels
-from realwork.sandbox.engine import Engine, EngineClient, NoAnswer
+from realwork.sandbox.engine import Engine, EngineClient
+from realwork.sandbox.refusals import NoAnswer
+from realwork.sandbox.shelf import persist
 from realwork.types import Record
 
 OWN_IMAGES = "realwork/base:"
@@ -92,7 +94,8 @@ def _look_for_shell(client: EngineClient, image: str) -> None:
 async def inspect_image(engine: Engine, image: str) -> dict[str, Any] | None:
     """What the engine says of an image, null when it does not have it."""
     try:
-        found: dict[str, Any] = await engine.call(f"looking for the image {image}", engine.client.inspect_image, image)
+        look = partial(engine.client.inspect_image, image)
+        found: dict[str, Any] = await engine.call(f"looking for the image {image}", partial(persist, look))
     except ImageError:
         return None
     return found

@@ -1,7 +1,7 @@
 """The prepared images that the engine keeps: which there are, and how they are removed.
 
 Guarantees: an image is touched only under the very name that its own label gives it, so never one that somebody made
-from a prepared image; one that a container uses stays.
+from a prepared image; one that a container uses, or that an image has been made of, stays and keeps its name.
 """
 
 from collections import Counter
@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from realwork.errors import SandboxError
+from realwork.errors import ImageError, SandboxError
 from realwork.sandbox import prepared
 from realwork.sandbox.engine import Engine
 from realwork.sandbox.image import inspect_image
+from realwork.sandbox.shelf import list_images, persist, remove_image
 from realwork.types import Record
 
 REMOVE_S = 55.0
@@ -27,6 +28,7 @@ class PreparedImage(Record):
         base: the image that it was made of; `is_stale` if that name now stands for another image, or none.
         added_bytes: what it takes beside its base.
         containers: how many there are of it, in any state.
+        descendants: how many images were made of it, such as snapshots; without it they would still hold its files.
     """
 
     name: str
@@ -36,6 +38,7 @@ class PreparedImage(Record):
     created_at: datetime
     last_used_at: datetime
     containers: int
+    descendants: int
     is_stale: bool
 
 
@@ -46,15 +49,17 @@ async def prepared_images(engine: Engine) -> list[PreparedImage]:
         SandboxError: the engine does not answer.
     """
     client = engine.client
-    images = await engine.call("listing images", client.images, filters={"label": prepared.PREPARED})
+    images = await list_images(engine, "listing images", filters={"label": prepared.PREPARED})
     containers = await engine.call("listing containers", client.containers, all=True)
     in_use = Counter(str(each["ImageID"]) for each in containers)
-    found = [await _described(engine, each, in_use) for each in images if _own_name(each) in (each["RepoTags"] or ())]
+    born = await _descendants(engine)
+    own = [each for each in images if _own_name(each) in (each["RepoTags"] or ())]
+    found = [await _described(engine, each, in_use, born) for each in own]
     return sorted((each for each in found if each), key=lambda each: each.last_used_at, reverse=True)
 
 
 async def prune(engine: Engine, *, unused_for: timedelta = timedelta(0)) -> list[PreparedImage]:
-    """Remove the prepared images that no container uses and nobody has used for `unused_for`; what was removed.
+    """Remove the prepared images that nothing uses and nobody has used for `unused_for`; what was removed.
 
     A run that still needs one makes it again.
 
@@ -66,14 +71,18 @@ async def prune(engine: Engine, *, unused_for: timedelta = timedelta(0)) -> list
 
 
 def prunable(images: Iterable[PreparedImage], before: datetime) -> list[PreparedImage]:
-    """Those of `images` that no container uses and whose last use was `before`."""
-    return [each for each in images if not each.containers and each.last_used_at <= before]
+    """Those of `images` that no container uses, no image was made of and whose last use was `before`."""
+    unused = [each for each in images if not each.containers and not each.descendants]
+    return [each for each in unused if each.last_used_at <= before]
 
 
 async def remove(engine: Engine, image: PreparedImage) -> bool:
-    """Remove an image by its name; false if the engine refused, because a container has come to use it."""
-    work = partial(engine.client.remove_image, image.name, force=False, noprune=False)
+    """Remove an image by its name; false if a container uses it, an image was made of it, or the engine refused."""
+    work = partial(remove_image, engine.client, image.name)
     try:
+        found = await inspect_image(engine, image.name)
+        if found is not None and (await _descendants(engine))[str(found["Id"])]:
+            return False  # the engine would take the name only
         await engine.call_within(REMOVE_S, f"removing {image.name}", work)
     except SandboxError:
         return False
@@ -84,14 +93,32 @@ def _own_name(image: dict[str, Any]) -> str:
     return prepared.image_name(image["Labels"][prepared.PREPARED])
 
 
-async def _described(engine: Engine, image: dict[str, Any], in_use: Counter[str]) -> PreparedImage | None:
+async def _descendants(engine: Engine) -> Counter[str]:
+    """How many images with a name or without one were made of each image, by its id."""
+    images = await list_images(engine, "listing all images", all=True)
+    parents = {str(each["Id"]): str(each.get("ParentId") or "") for each in images}
+    count: Counter[str] = Counter()
+    for image_id in parents:
+        ancestor = image_id
+        while ancestor := parents.get(ancestor, ""):
+            count[ancestor] += 1
+    return count
+
+
+async def _described(
+    engine: Engine, image: dict[str, Any], in_use: Counter[str], descendants: Counter[str]
+) -> PreparedImage | None:
     """Null if it was removed meanwhile."""
     name, labels = _own_name(image), image["Labels"]
     found = await inspect_image(engine, name)
     if found is None:
         return None
     base = await inspect_image(engine, labels[prepared.BASE])
-    history = await engine.call(f"asking for the size of {name}", engine.client.history, name)
+    look = partial(engine.client.history, name)
+    try:
+        history = await engine.call(f"asking for the size of {name}", partial(persist, look))
+    except ImageError:
+        return None
     return PreparedImage(
         name=name,
         environment=labels[prepared.ENVIRONMENT],
@@ -100,5 +127,6 @@ async def _described(engine: Engine, image: dict[str, Any], in_use: Counter[str]
         created_at=datetime.fromisoformat(found["Created"]),
         last_used_at=prepared.last_used(found),
         containers=in_use[str(found["Id"])],
+        descendants=descendants[str(found["Id"])],
         is_stale=base is None or base["Id"] != labels[prepared.BASE_ID],
     )

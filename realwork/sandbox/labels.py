@@ -1,7 +1,7 @@
 """The labels every container of ours bears, and what they say about the life of its owner.
 
-Guarantees: a container without the owner label is not ours. An owner counts as dead only when that is certain: its
-process id belongs to nobody or to a younger process, in the very pid namespace and host it was started in.
+Guarantees: a container without the owner label or our name is not ours. An owner counts as dead only when that is
+certain: its process id belongs to nobody or to a younger process, in the very pid namespace and host it was started in.
 Nothing but the standard library is loaded, for the sake of `reaper`.
 """
 
@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 RUN = "realwork.run"
 ROLLOUT = "realwork.rollout"
@@ -23,6 +23,8 @@ OWNER = "realwork.owner"
 DRIVER = "realwork.driver"
 DEADLINE = "realwork.deadline"
 LEASE = "realwork.lease"
+PREFIX = "/realwork-"
+"""How the names of our containers begin, as the engine lists them."""
 
 
 class Owner(NamedTuple):
@@ -64,6 +66,11 @@ def own_labels(deadline_s: float) -> dict[str, str]:
     }
 
 
+def is_own(container: Mapping[str, Any]) -> bool:
+    """Whether a listed container is ours, not made by somebody of an image that has our labels."""
+    return bool(container["Labels"].get(OWNER)) and any(name.startswith(PREFIX) for name in container["Names"] or ())
+
+
 def is_abandoned(labels: Mapping[str, str], *, grace_s: float = 0.0) -> bool:
     """Whether owner or driver is dead, or the deadline past by `grace_s`; labels nobody can read count as neither."""
     try:
@@ -91,7 +98,8 @@ def _is_dead(owner: Owner) -> bool:
         return True
     if owner.pid_namespace != here.pid_namespace:
         return False
-    return _started(owner.pid) != owner.started
+    started = _started(owner.pid)
+    return started != owner.started if started is not None else not _exists(owner.pid)
 
 
 def _boot_id() -> str:
@@ -103,10 +111,21 @@ def _pid_namespace() -> str:
 
 
 def _started(pid: int) -> int | None:
-    """Start time of a process, null when there is none or it is a zombie."""
+    """Start time of a process, -1 of a zombie; null when it cannot be read."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    return -1 if fields[0] in "ZX" else int(fields[19])
+
+
+def _exists(pid: int) -> bool:
+    """Whether there is such a process, also where `/proc` hides those of others."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

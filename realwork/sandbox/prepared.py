@@ -19,8 +19,9 @@ from realwork.errors import PrepareError, SandboxError, SandboxLost
 from realwork.sandbox import containers, labels
 from realwork.sandbox.base import Sandbox, SandboxSpec
 from realwork.sandbox.docker import DockerSandbox
-from realwork.sandbox.engine import Engine, NameInUse
+from realwork.sandbox.engine import Engine
 from realwork.sandbox.image import inspect_image
+from realwork.sandbox.refusals import NameInUse
 from realwork.sandbox.uncancelled import uncancelled
 from realwork.types import Record
 
@@ -176,8 +177,7 @@ class _Build:
         variables = self._recipe.environment_variables
         sandbox = DockerSandbox(
             self._engine,
-            container_id,
-            str(found["Image"]),
+            found,
             self._spec,
             with_channel=False,
             environment_variables=variables,

@@ -9,6 +9,7 @@ ends by itself when nobody needs it.
 import http.client
 import json
 import os
+import resource
 import selectors
 import socket
 import time
@@ -20,6 +21,7 @@ from urllib.parse import quote, urlsplit
 from realwork.sandbox import labels
 
 SNAPSHOT = "realwork.snapshot=temporary"
+SNAPSHOTS = "realwork/snapshot:"
 """What images bear that may go with their run; see `snapshots`."""
 SWEEP_S = 3.0
 SOON_S = 0.5
@@ -48,7 +50,7 @@ class PlainEngine:
     def containers(self) -> list[dict[str, Any]]:
         """Ours, in any state."""
         found = self._listed("/containers/json?all=1", labels.OWNER)
-        return [one for one in found if one["Labels"].get(labels.OWNER)]
+        return [one for one in found if labels.is_own(one)]
 
     def snapshots(self) -> list[dict[str, Any]]:
         """Those that are not to be kept; what is made of another one comes first."""
@@ -108,8 +110,10 @@ class Reaper:
         self._engine = engine
         self._listener = listener
         self._selector = selectors.DefaultSelector()
-        self._selector.register(listener, selectors.EVENT_READ)
         self._clients: set[socket.socket] = set()
+        self._most_clients = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+        self._is_listening = False
+        self._listen(wanted=True)
         self._next_images = 0.0
         self._images_left = 0
 
@@ -126,6 +130,7 @@ class Reaper:
                 needed_at = answered_at = now
             if now < next_sweep:
                 continue
+            self._listen(wanted=len(self._clients) < self._most_clients)
             left = self._sweep()
             next_sweep = time.monotonic() + (SOON_S if next_sweep == 0.0 else SWEEP_S)
             answered_at = answered_at if left is None else now
@@ -135,17 +140,33 @@ class Reaper:
                 return
 
     def _take_events(self, timeout_s: float) -> bool:
-        """Accept clients for at most that time; whether one has gone."""
+        """Wait for events for at most that time; whether a client has gone."""
         has_gone = False
         for key, _ in self._selector.select(timeout_s):
             if key.fileobj is self._listener:
-                client, _ = self._listener.accept()
-                client.settimeout(0)
-                self._clients.add(client)
-                self._selector.register(client, selectors.EVENT_READ)
+                self._accept()
             else:
                 has_gone |= self._has_gone(key.fileobj)
         return has_gone
+
+    def _accept(self) -> None:
+        """Take a client in; half of the files are left for the engine, and who finds no place waits for a sweep."""
+        try:
+            client, _ = self._listener.accept()
+        except OSError:
+            self._listen(wanted=False)
+            return
+        client.settimeout(0)
+        self._clients.add(client)
+        self._selector.register(client, selectors.EVENT_READ)
+        self._listen(wanted=len(self._clients) < self._most_clients)
+
+    def _listen(self, *, wanted: bool) -> None:
+        if wanted and not self._is_listening:
+            self._selector.register(self._listener, selectors.EVENT_READ)
+        elif self._is_listening and not wanted:
+            self._selector.unregister(self._listener)
+        self._is_listening = wanted
 
     def _has_gone(self, client: Any) -> bool:
         try:
@@ -181,8 +202,9 @@ class Reaper:
                 left += 1
                 continue
             try:
-                for name in image.get("RepoTags") or [image["Id"]]:
-                    self._engine.remove_image(quote(name, safe=":/"))
+                for name in image.get("RepoTags") or ():
+                    if name.startswith(SNAPSHOTS):  # others have made theirs of it, with its labels
+                        self._engine.remove_image(quote(name, safe=":/"))
             except FAILURES:
                 left += 1
         self._next_images = time.monotonic() + (IMAGES_EVERY_S if self._clients else 0.0)

@@ -16,12 +16,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import APIError, DockerException
 from requests.exceptions import RequestException
 
-from realwork.errors import ImageError, SandboxError
+from realwork.errors import SandboxError
 from realwork.sandbox import containers, labels
-from realwork.sandbox.engine import Engine, EngineClient, NoAnswer
+from realwork.sandbox.engine import Engine, EngineClient
+from realwork.sandbox.image import inspect_image
+from realwork.sandbox.refusals import NoAnswer
+from realwork.sandbox.shelf import list_images, remove_image
 from realwork.types import Snapshot
 
 log = logging.getLogger(__name__)
@@ -87,11 +90,7 @@ async def is_here(engine: Engine, snapshot_id: str) -> bool:
     Raises:
         SandboxError: the engine does not answer.
     """
-    try:
-        await engine.call("looking for a snapshot", engine.client.inspect_image, snapshot_id)
-    except ImageError:
-        return False
-    return True
+    return await inspect_image(engine, snapshot_id) is not None
 
 
 async def remove(engine: Engine, snapshot_id: str) -> None:
@@ -100,7 +99,7 @@ async def remove(engine: Engine, snapshot_id: str) -> None:
     Raises:
         SandboxError: it is in use, or the engine does not answer.
     """
-    work = partial(_remove, engine.client, snapshot_id)
+    work = partial(remove_image, engine.client, snapshot_id)
     await engine.call_within(REMOVE_S, f"removing snapshot {snapshot_id}", work)
 
 
@@ -117,18 +116,29 @@ async def remove_all(
     wanted = [SNAPSHOT]
     wanted += [f"{labels.RUN}={run_id}"] if run_id is not None else []
     wanted += [f"{labels.ROLLOUT}={rollout_id}"] if rollout_id is not None else []
-    found: list[dict[str, Any]] = await engine.call(
-        "listing snapshots", engine.client.images, filters={"label": wanted}
-    )
+    found = await list_images(engine, "listing snapshots", filters={"label": wanted})
     removed: list[str] = []
     kept: list[str] = []
-    for image in sorted(found, key=lambda image: image["Created"], reverse=True):  # what is built on another goes first
-        name = (image.get("RepoTags") or [image["Id"]])[0]
-        if which(image["Labels"]) and await _removed(engine, image["Id"]):
+    for image in _newest_first(found):
+        name = next((tag for tag in image.get("RepoTags") or () if tag.startswith(f"{REPOSITORY}:")), None)
+        if name is None:  # somebody's own, made of a snapshot, with its labels
+            continue
+        if which(image["Labels"]) and await _removed(engine, name):
             removed.append(name)
         elif image["Labels"][SNAPSHOT] == TEMPORARY:
             kept.append(name)
     return removed, kept
+
+
+def _newest_first(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`found` in an order in which the engine removes them: each before the one it is made of, in whatever second."""
+    by_id = {image["Id"]: image for image in found}
+
+    def age(image: dict[str, Any]) -> int:
+        parent = by_id.get(image["ParentId"])
+        return 0 if parent is None else age(parent) + 1
+
+    return sorted(found, key=age, reverse=True)
 
 
 def is_temporary_of(driver: str) -> Callable[[dict[str, str]], bool]:
@@ -142,33 +152,29 @@ def is_abandoned(found: dict[str, str]) -> bool:
 
 
 def _commit(client: EngineClient, container_id: str, conf: dict[str, Any]) -> tuple[str, int]:
-    """Id and size of the new image; the container is paused meanwhile, so that its size stays as it was measured."""
+    """Id and size of the new image; the container is paused meanwhile, so that its size stays as it was measured.
+
+    The pause of the engine's own commit begins too late for that: a file of 1 TB comes up within a millisecond, and no
+    commit that has begun can be stopped.
+    """
     client.pause(container_id)
     try:
         size_bytes = client.written_bytes(container_id)
         if size_bytes > MOST_BYTES:
             raise SandboxError(f"A snapshot of {size_bytes >> 20} MiB is refused; at most {MOST_BYTES >> 20} are taken")
-        image_id = client.commit(container_id, REPOSITORY, uuid.uuid4().hex[:12], pause=False, conf=conf)["Id"]
+        made = client.commit(container_id, REPOSITORY, uuid.uuid4().hex[:12], pause=False, conf=conf)
     finally:
         with suppress(APIError):  # `take` has waited long enough, or the container is gone
             client.unpause(container_id)
-    layers = client.history(image_id)  # type: ignore[no-untyped-call]
-    return str(image_id), int(layers[0]["Size"])
+    return str(made["Id"]), size_bytes
 
 
 def _discard(client: EngineClient, image_id: str) -> None:
     """Remove, in the thread that took it, a snapshot that nobody waits for any more."""
     try:
-        _remove(client, image_id)
+        remove_image(client, image_id)
     except (DockerException, RequestException) as error:
         log.warning("Snapshot %s is left for the garbage collection: %s", image_id, error)
-
-
-def _remove(client: EngineClient, image_id: str) -> None:
-    try:
-        client.remove_image(image_id, noprune=True)
-    except ImageNotFound:
-        return
 
 
 async def _removed(engine: Engine, image_id: str) -> bool:

@@ -5,12 +5,15 @@ Guarantees: each is an exec of its own, which nothing the agent has left can ans
 
 import asyncio
 import time
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
-from realwork.errors import PrepareError, SandboxError, SandboxLost
+from realwork.errors import PrepareError, SandboxError, SandboxStuck
 from realwork.sandbox import scripts
 from realwork.sandbox.engine import Engine
 from realwork.sandbox.execs import Execs
+from realwork.sandbox.hidden import hidden_bytes
 
 GIVE_S = 300.0
 MEASURE_S = 30.0
@@ -21,7 +24,7 @@ async def kill_all(execs: Execs) -> None:
     """Kill everything that runs inside, but the first process.
 
     Raises:
-        SandboxLost: something survives.
+        SandboxStuck: something survives.
     """
     deadline = time.monotonic() + STOP_S
     while time.monotonic() < deadline:
@@ -29,7 +32,7 @@ async def kill_all(execs: Execs) -> None:
         if ended.exit_code == 0:
             return
         await asyncio.sleep(0.05)
-    raise SandboxLost(f"Processes in the container survive their killing for {STOP_S:g} s")
+    raise SandboxStuck(f"Processes in the container survive their killing for {STOP_S:g} s")
 
 
 async def give(execs: Execs, path: str, user: str) -> None:
@@ -44,18 +47,20 @@ async def give(execs: Execs, path: str, user: str) -> None:
         raise PrepareError(f"{path} cannot be given to the user {user}: {said or 'it took too long'}")
 
 
-async def written_bytes(engine: Engine, container_id: str, execs: Execs, volume: str | None) -> int:
-    """What the container has written beyond its image.
+async def written_bytes(engine: Engine, found: Mapping[str, Any], execs: Execs, volume: str | None) -> int:
+    """What a container has written beyond its image.
 
     Args:
+        found: what the engine says of it.
         volume: the folder that everything is written to, if that is a volume, which the engine does not count: it is
             measured inside, where everything else, `du` too, can only be read.
     """
+    hidden = await asyncio.to_thread(hidden_bytes, found, with_volumes=volume is None)
     if volume is None:
-        look = partial(engine.client.written_bytes, container_id)
-        return await engine.call_within(MEASURE_S, "measuring disk use", look)
+        look = partial(engine.client.written_bytes, found["Id"])
+        return hidden + await engine.call_within(MEASURE_S, "measuring disk use", look)
     ended = await execs.script(scripts.DISK_USE, volume, timeout_s=MEASURE_S, as_root=True)
     said = ended.stdout.content().split()
     if not said or not said[0].isdigit():
         raise SandboxError(f"du does not tell the size of {volume}: {ended.stderr.content()!r}")
-    return int(said[0]) << 10
+    return hidden + (int(said[0]) << 10)

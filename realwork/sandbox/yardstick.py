@@ -9,7 +9,9 @@ from functools import partial
 
 from realwork.errors import SandboxError
 from realwork.sandbox import labels
+from realwork.sandbox.containers import remove_by_id
 from realwork.sandbox.engine import Engine, EngineClient
+from realwork.sandbox.uncancelled import uncancelled
 
 
 async def raw_containers_per_s(engine: Engine, image: str, *, count: int, parallel: int) -> float:
@@ -36,20 +38,20 @@ async def raw_container(engine: Engine, image: str) -> AsyncIterator[str]:
     client = engine.client
     name = f"realwork-yardstick-{uuid.uuid4().hex}"
     host_config = client.create_host_config(network_mode="none", init=True)
-    created = await engine.call(
-        "creating a container",
-        client.create_container,
-        image,
-        ["sleep", "600"],
-        name=name,
-        labels=labels.own_labels(600),
-        host_config=host_config,
-    )
-    await engine.call("starting a container", client.start, name)
     try:
+        created = await engine.call(
+            "creating a container",
+            client.create_container,
+            image,
+            ["sleep", "600"],
+            name=name,
+            labels=labels.own_labels(600),
+            host_config=host_config,
+        )
+        await engine.call("starting a container", client.start, name)
         yield str(created["Id"])
     finally:
-        await engine.call("removing a container", client.remove_container, name, force=True)
+        await uncancelled(remove_by_id(engine, name))
 
 
 async def raw_exec(engine: Engine, container_id: str, command: str) -> None:

@@ -4,6 +4,7 @@ Guarantees: no exit code, and nothing that was printed, makes up for missing evi
 counted is all of it.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
@@ -12,7 +13,7 @@ from realwork.types import Record
 
 CaseStatus = Literal["passed", "failed", "skipped", "error"]
 MOST_CASES = 5000
-"""Rows of one test command; those that have not passed come first when there are more."""
+"""Rows of one test command; when there are more, those that have not passed are among them."""
 LONGEST_NAME = 500
 LONGEST_MESSAGE = 2000
 
@@ -55,14 +56,21 @@ class Evidence(Record):
 
 
 def evidence(cases: Iterable[Case]) -> Evidence:
-    """The sum of `cases`."""
-    known = list(cases)
-    passed = sum(case.status == "passed" for case in known)
-    skipped = sum(case.status == "skipped" for case in known)
-    if len(known) > MOST_CASES:
-        known.sort(key=lambda case: case.status in ("passed", "skipped"))
+    """The sum of `cases`; no more of them than are kept are held in memory."""
+    counts = Counter[CaseStatus]()
+    bad: list[tuple[int, Case]] = []
+    good: list[tuple[int, Case]] = []
+    for at, one in enumerate(cases):
+        counts[one.status] += 1
+        same = good if one.status in ("passed", "skipped") else bad
+        if len(same) < MOST_CASES:
+            same.append((at, one))
+    kept = sorted((bad + good)[:MOST_CASES], key=lambda found: found[0])
     return Evidence(
-        cases=tuple(known[:MOST_CASES]), passed=passed, skipped=skipped, failed=len(known) - passed - skipped
+        cases=tuple(one for _, one in kept),
+        passed=counts["passed"],
+        skipped=counts["skipped"],
+        failed=counts["failed"] + counts["error"],
     )
 
 

@@ -1,9 +1,13 @@
 """The witness: a pytest plugin that is copied into a sandbox and tells what each test did, under a key of its own.
 
-It is never imported here. It changes neither output nor exit code of pytest, works with Python 3.7 and pytest 6, and
-has its key before any code of the agent's is imported: the key is read from beside this file, where a new one made of
-it is left for the next pytest of the same command. At the end it runs one test that has to fail, in the place of the
-last one: if that is not reported as failed, no report can be believed.
+It is never imported here, and works with Python 3.7 and pytest 6. It changes neither output nor exit code of pytest,
+but tests that would run in processes of their own run in this one. The key is read from beside this file as soon as
+Python starts, before any code of the agent's is imported, and a new one made of it is left for the next pytest of the
+same command. At the end it runs one test that has to fail, in the place of the last one: if that is not reported as
+failed, no report can be believed.
+
+What the tests import runs in the same process, and in Python nothing can be kept from it: this tells tampering that is
+aimed at pytest, not one that is aimed at this very plugin. PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations
@@ -39,8 +43,18 @@ LONGEST_MESSAGE = 2000
 MOST_TEXT = 1 << 20
 """Characters of all messages."""
 _RANKS = ("skipped", "passed", "failed", "error")
-_CHILDREN = ("numprocesses", "tx", "forked", "boxed", "isolate")
-"""Options of plugins that run tests in other processes."""
+_CHILDREN: dict[str, Any] = {
+    "numprocesses": None,
+    "maxprocesses": None,
+    "dist": "no",
+    "distload": False,
+    "tx": [],
+    "forked": False,
+    "boxed": False,
+}
+"""Options of plugins that run tests in other processes, where nothing is seen of them, and how that is turned off."""
+_RUN_NOTHING = {"--version", "-V", "-h", "--help", "--markers"}
+"""With these pytest ends before its plugins can say anything."""
 
 
 def _seal() -> Callable[[bytes], str]:
@@ -51,15 +65,13 @@ def _seal() -> Callable[[bytes], str]:
     return lambda body: str(hmac.new(key, body, hashlib.sha256).hexdigest())
 
 
-def _hide() -> None:
-    """Leave the variables and the path as if this plugin were not there."""
-    sys.path[:] = [path for path in sys.path if path != FOLDER]
-    for name, ours, separator in (("PYTHONPATH", FOLDER, os.pathsep), ("PYTEST_ADDOPTS", "-p " + NAME, " ")):
-        value = os.environ.get(name, "")
-        if value == ours:
-            del os.environ[name]
-        elif value.startswith(ours + separator):
-            os.environ[name] = value[len(ours + separator) :]
+def _hide(name: str, ours: str, separator: str) -> None:
+    """Leave a variable as if this plugin were not there."""
+    value = os.environ.get(name, "")
+    if value == ours:
+        del os.environ[name]
+    elif value.startswith(ours + separator):
+        os.environ[name] = value[len(ours + separator) :]
 
 
 class Witness:
@@ -70,13 +82,20 @@ class Witness:
         self._cases: dict[str, list[Any]] = {}
         self._returned: dict[str, bool] = {}
         self._last: Any = None
-        self._has_children = False
+        self._brought: list[str] = []
         self._has_unittest = False
+
+    def look_at_plugins(self, config: Any) -> None:
+        """Note those that were found where an agent could bring them: in an archive, or a folder of libraries."""
+        here = Path.cwd()
+        for _, distribution in config.pluginmanager.list_plugin_distinfo():
+            place = Path(str(distribution.locate_file(""))).resolve()
+            is_brought = here in place.parents and Path(sys.prefix) not in place.parents
+            if is_brought and (not place.is_dir() or "site-packages" in place.relative_to(here).parts):
+                self._brought.append(str(distribution.metadata["name"]))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: Any) -> None:
-        options = vars(session.config.option)
-        self._has_children = any(options.get(name) for name in _CHILDREN)
         self._has_unittest = any(type(item).__name__ == "TestCaseFunction" for item in session.items)
         self._last = session.items[-1] if session.items else None
 
@@ -110,7 +129,7 @@ class Witness:
     def pytest_sessionfinish(self, session: Any) -> None:
         cases = [[name, *case] for name, case in self._cases.items() if case[0]]
         for case in cases:
-            if case[1] == "passed" and not self._has_children and not self._returned.get(case[0]):
+            if case[1] == "passed" and not self._returned.get(case[0]):
                 case[1], case[3] = "error", "it was reported as passed, but it did not run to its end"
         counts = {status: sum(case[1] == status for case in cases) for status in _RANKS}
         if len(cases) > MOST_CASES:
@@ -120,7 +139,7 @@ class Witness:
             case[0], case[3] = _valid(case[0][:LONGEST_NAME]), _valid(case[3][:left])
             left -= len(case[3])
         believed = all(map(_is_reported, _failing(self._last, self._has_unittest))) if self._last else True
-        body = json.dumps({"cases": cases, "counts": counts, "believed": believed}).encode()
+        body = json.dumps({"cases": cases, "counts": counts, "believed": believed, "brought": self._brought}).encode()
         HERE.with_name(self._seal(b"name")).write_bytes(self._seal(body).encode() + b"\n" + body)
 
 
@@ -182,11 +201,38 @@ def _is_reported(item: Any) -> bool:
     return bool(reports) and calls in ([], ["failed"])
 
 
-_WITNESS = Witness(_seal())
-_hide()
+def _words() -> list[str]:
+    """The words of the command, also before Python has told of them."""
+    return list(getattr(sys, "argv", ())) + list(getattr(sys, "orig_argv", ()))
 
 
+_witness = None if _RUN_NOTHING.intersection(_words()) else Witness(_seal())
+sys.path[:] = [path for path in sys.path if path != FOLDER]
+_hide("PYTHONPATH", FOLDER, os.pathsep)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests() -> None:
+    """Pytest has read its variables, and nothing else runs yet."""
+    _hide("PYTEST_ADDOPTS", "-p " + NAME, " ")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_cmdline_main(config: Any) -> Iterator[None]:
+    """Let every test run in this process."""
+    for name, value in _CHILDREN.items():
+        if hasattr(config.option, name):
+            setattr(config.option, name, value)
+    yield
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: Any) -> None:
     """Begin to hear reports; other processes of the same run are not to look for this plugin."""
+    global _witness  # noqa: PLW0603 - it is not to be found here any more
     config.option.plugins = [name for name in config.option.plugins or [] if name != NAME]
-    config.pluginmanager.register(_WITNESS)
+    sys.modules.pop(NAME, None)
+    if _witness is not None:
+        config.pluginmanager.register(_witness)
+        _witness.look_at_plugins(config)
+        _witness = None

@@ -1,7 +1,8 @@
 """Places the witness beside pytest for one command, and checks what it says.
 
-Guarantees: a report counts only under the key that was made for this command, which is gone before the code under test
-is imported, and every pytest that took a key has to have given its report.
+Guarantees: a report counts only under the key that was made for this command, which is no longer in the file system
+when the code under test is imported, and every pytest that took a key has to have given its report. Code that runs in
+the process of pytest and looks for the witness there can still speak in its name.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import re
 import secrets
 import shlex
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -23,9 +25,10 @@ from realwork.text import decode
 from realwork.types import Record
 
 MOST_REPORT_BYTES = 8 << 20
-MOST_RUNS = 64
+MOST_RUNS = 1000
 """Of pytest in one command."""
 _SOURCE = Path(__file__).with_name("plugin.py")
+_STARTUP = Path(__file__).with_name("startup.py")
 _CUT_SHORT = (
     "pytest ended without the report that realwork asks of it: the process was ended from within, "
     "by a test or by what it imports"
@@ -38,6 +41,7 @@ class _Told(Record):
     cases: tuple[tuple[str, CaseStatus, float, str], ...]
     counts: dict[Literal["passed", "failed", "skipped", "error"], int]
     believed: bool
+    brought: tuple[str, ...]
 
 
 class Witness:
@@ -68,6 +72,7 @@ class Witness:
             self._folder_of_commands = f"{decode(where.stdout).strip()}/{name}"
             await sandbox.write_file(f"{self._folder}/key", self._key)
         await sandbox.write_file(f"{self._folder}/{self.plugin}.py", _SOURCE.read_bytes())
+        await sandbox.write_file(f"{self._folder}/sitecustomize.py", _STARTUP.read_bytes())
 
     def beside(self, command: str) -> str:
         """`command` with every pytest in it finding the witness, also where it sets the variables that lead there."""
@@ -88,12 +93,14 @@ class Witness:
             while current != keys[-1] and len(keys) <= MOST_RUNS:
                 keys.append(hashlib.sha256(keys[-1]).digest())
             if current != keys[-1]:
-                return Evidence(problem="what watches its tests was tampered with")
+                why = f"what watches its tests was tampered with, or more than {MOST_RUNS} pytests ran"
+                return Evidence(problem=why)
             told = [await self._told(sandbox, key) for key in keys[:-1]]
         except FileError:
             return Evidence(problem=_CUT_SHORT)
         finally:
-            await sandbox.remove(self._folder)
+            with suppress(FileError):  # a container in which nothing can be removed any more
+                await sandbox.remove(self._folder)
         return _together(told) if told else None
 
     async def _told(self, sandbox: Sandbox, key: bytes) -> _Told | None:
@@ -132,6 +139,9 @@ def _together(told: list[_Told | None]) -> Evidence:
         return Evidence(problem="the report of its tests was tampered with")
     if not all(one.believed for one in reports):
         return Evidence(problem="a test that has to fail is reported as passed: the test runner was tampered with")
+    brought = sorted({name for one in reports for name in one.brought})
+    if brought:
+        return Evidence(problem=f"pytest took plugins from the work: {', '.join(brought)[:200]}")
     cases = [case(*each) for one in reports for each in one.cases]
     counts = Counter[str]()
     for one in reports:

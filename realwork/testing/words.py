@@ -20,21 +20,30 @@ _KEYWORDS = {"if", "then", "else", "elif", "do", "while", "until", "time", "{"}
 _HIDES = {"source", ".", "eval", "sudo", "su"}
 """What comes after them may run with other variables."""
 _RUNS_NO_TEST = {"--version", "-V", "-h", "--help", "--collect-only", "--co", "--fixtures", "--markers", "--setup-plan"}
+_COMMENT = re.compile(r"(?<![^\s;&|(])#.*")
 _LOSES_PLUGIN = re.compile(r"unset\b[^;&|\n]*\bPYTHONPATH|(-u|--unset[= ])\s*PYTHONPATH")
 
 
 def runs_pytest(command: str) -> Answer:
     """Whether `command` runs pytest."""
+    command = _COMMENT.sub("", command)
     if not _MENTION.search(command) or _LOSES_PLUGIN.search(command):
         return "no"
     parts = _simple_commands(command)
     if parts is None:
         return "maybe"
     answers = [_answer(words) for words in parts]
-    if "no" in answers or any(_RUNS_NO_TEST & set(words) for words in parts if _MENTION.search(" ".join(words))):
+    if "no" in answers:
         return "no"
-    hidden = any(words[0] in _HIDES for words in parts)
+    if "yes" in answers and all(_RUNS_NO_TEST & set(words) for words, one in zip(parts, answers, strict=True) if one):
+        return "no"
+    hidden = any(words[0] in _HIDES and not _activates(words) for words in parts)
     return "yes" if "yes" in answers and not hidden else "maybe"
+
+
+def _activates(words: list[str]) -> bool:
+    """Whether a shell takes over a virtual environment, which leaves other variables alone."""
+    return words[0] in ("source", ".") and words[-1].rpartition("/")[2] == "activate"
 
 
 def _simple_commands(command: str) -> list[list[str]] | None:
@@ -82,6 +91,8 @@ def _without_launchers(words: list[str]) -> tuple[list[str], bool]:
     left = list(words)
     while left:
         word = left[0].rpartition("/")[2]
+        if word == "command" and left[1:2] in (["-v"], ["-V"]):
+            return [], False
         if word == "!":
             is_negated = True
         elif word in _PROJECTS and "run" in left[1:3]:

@@ -10,18 +10,20 @@ import statistics
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from docker.errors import DockerException
-from pydantic import SecretStr
 
 from realwork.backends import open_backends
 from realwork.config import EnvironmentConfig, RunConfig
+from realwork.dataset.commits import make_commit
+from realwork.dataset.parts import ids_in, part_files
+from realwork.dataset.store import TrajectoryStore
 from realwork.model.base import Model
 from realwork.model.scripted import ScriptedCall, ScriptedModel, ScriptedReply
 from realwork.plugins.hooks import NoHooks
@@ -30,8 +32,7 @@ from realwork.rollout import Backends, run_rollout
 from realwork.sandbox import labels
 from realwork.sandbox.base import Sandbox
 from realwork.sandbox.engine import EngineClient, connect
-from realwork.trajectories.parts import ids_in, part_files
-from realwork.trajectories.store import TrajectoryStore
+from realwork.secret import KeySource, Secret
 from realwork.types import Message, Observation, Reply, RolloutSpec, Trajectory
 
 IMAGE = "realwork/base:bookworm"
@@ -44,6 +45,7 @@ LIMITS = {"network": "none", "memory_mib": 256, "pids": PIDS, "cpus": 0.5, "disk
 TIMEOUTS = {"global_timeout": 60.0, "command_timeout": 5.0, "test_timeout": 20.0}
 PROBE_S = 0.1
 WITNESS_S = 0.2
+Look = Callable[[], Awaitable[None]]
 
 
 @dataclass
@@ -88,11 +90,12 @@ def attack(
     reason: str = "completed",
     timeouts: dict[str, float] | None = None,
     endpoint: str | None = None,
+    reward: float = 1.0,
     **environment: Any,
 ) -> list[Played]:
     """Play `actions` (a text is a command), then `mark_done`, once in each of `modes`, all at the same time.
 
-    With an `endpoint` the replies come from there. Every rollout has to end with `reason`, graded with reward 1.
+    With an `endpoint` the replies come from there. Every rollout has to end with `reason`, graded with `reward`.
     """
     settings = _settings(environment | {"timeout_config": timeouts or {}}, endpoint)
     replies = tuple(tool("execute_command", command=one) if isinstance(one, str) else one for one in actions)
@@ -110,7 +113,7 @@ def attack(
     _assert_unharmed(bystander)
     for one in played:
         assert one.trajectory.terminated_reason == reason, (one.mode, one.trajectory.error_message)
-        assert one.trajectory.reward == 1.0, (one.mode, one.trajectory.test_results)
+        assert one.trajectory.reward == reward, (one.mode, one.trajectory.test_results)
     _assert_one_row_each([one.trajectory for one in (*played, bystander)])
     return played
 
@@ -130,7 +133,7 @@ def _settings(environment: dict[str, Any], endpoint: str | None) -> RolloutSetti
             "template_prompt": "You are an agent.",
         }
     )
-    return RolloutSettings(config=config, script=None if endpoint else (), api_key=SecretStr(CANARY))
+    return RolloutSettings(config=config, script=None if endpoint else (), key=KeySource(kind="given"))
 
 
 async def _play_all(
@@ -140,38 +143,45 @@ async def _play_all(
     models: list[Model | None] = [None if settings.script is None else _Scripted(replies) for _ in modes]
     specs = [RolloutSpec(run_id=run_id, environment_id="agent", sample_index=number) for number in range(len(modes))]
     beside = RolloutSpec(run_id=run_id, environment_id="bystander", sample_index=0)
+    seen: dict[str, Container] = {}
+    look = partial(asyncio.to_thread, _look, client, run_id, seen)
+    play = partial(_play, settings, look)
     async with asyncio.TaskGroup() as tasks:
-        bystander = tasks.create_task(_play(settings, beside, "channel", _Prober(over)))
-        watching = tasks.create_task(_watch(client, run_id, over))
+        bystander = tasks.create_task(play(beside, "channel", _Prober(over)))
+        tasks.create_task(_repeat(look, over))
+        tasks.create_task(_repeat(partial(asyncio.to_thread, _count, seen), over))
         try:
-            played = await asyncio.gather(*map(partial(_play, settings), specs, modes, models))
+            played = await asyncio.gather(*map(play, specs, modes, models))
         finally:
             over.set()
-    seen = watching.result()
     for one in (*played, bystander.result()):
         one.container, one.beside = seen[one.trajectory.spec.rollout_id], bystander.result()
     return list(played), bystander.result()
 
 
-async def _play(settings: RolloutSettings, spec: RolloutSpec, mode: str, model: Model | None) -> Played:
+async def _play(settings: RolloutSettings, look: Look, spec: RolloutSpec, mode: str, model: Model | None) -> Played:
     began = time.monotonic()
-    async with open_backends(settings, with_channel=mode == "channel") as backends:
-        trajectory = await run_rollout(spec, settings, _Given(backends, model), NoHooks())
+    async with open_backends(settings, given_key=Secret(CANARY), with_channel=mode == "channel") as backends:
+        trajectory = await run_rollout(spec, settings, _Given(backends, look, model), NoHooks())
     return Played(mode, trajectory, time.monotonic() - began)
 
 
 class _Given:
-    """The real sandbox of `backends`, and a ready model if one is given."""
+    """The real sandbox of `backends`, looked at once it is open, and a ready model if one is given."""
 
-    def __init__(self, backends: Backends, model: Model | None) -> None:
+    def __init__(self, backends: Backends, look: Look, model: Model | None) -> None:
         self._backends = backends
+        self._look = look
         self._model = model
 
     async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig) -> bool:
         return await self._backends.prepare(spec, environment)
 
-    def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AbstractAsyncContextManager[Sandbox]:
-        return self._backends.open_sandbox(spec, environment)
+    @asynccontextmanager
+    async def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AsyncIterator[Sandbox]:
+        async with self._backends.open_sandbox(spec, environment) as sandbox:
+            await self._look()
+            yield sandbox
 
     @asynccontextmanager
     async def open_model(self, spec: RolloutSpec) -> AsyncIterator[Model]:
@@ -218,7 +228,7 @@ def _assert_one_row_each(trajectories: list[Trajectory]) -> None:
     async def commit(directory: Path) -> None:
         async with TrajectoryStore(directory) as store:
             for trajectory in trajectories:
-                await store.commit(trajectory)
+                await store.commit(make_commit(trajectory))
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(commit(Path(folder)))
@@ -226,24 +236,19 @@ def _assert_one_row_each(trajectories: list[Trajectory]) -> None:
     assert ids == [one.spec.trajectory_id for one in trajectories]
 
 
-async def _watch(client: EngineClient, run_id: str, over: asyncio.Event) -> dict[str, Container]:
-    """What is seen of the containers of the run from outside until it is over, by rollout id."""
-    seen: dict[str, Container] = {}
+async def _repeat(look: Look, over: asyncio.Event) -> None:
     while not over.is_set():
-        await asyncio.to_thread(_look, client, run_id, seen)
+        await look()
         await asyncio.sleep(WITNESS_S)
-    return seen
 
 
 def _look(client: EngineClient, run_id: str, seen: dict[str, Container]) -> None:
-    found = client.containers(filters={"label": f"{labels.RUN}={run_id}"})
-    groups = _processes()
-    for one in found:
+    """Note in `seen` what the engine says of the containers of the run, by rollout id."""
+    for one in client.containers(filters={"label": f"{labels.RUN}={run_id}"}):
         rollout_id = one["Labels"][labels.ROLLOUT]
         if rollout_id not in seen:
             seen[rollout_id] = Container(client.inspect_container(one["Id"]))
         container = seen[rollout_id]
-        container.processes = max(container.processes, sum(one["Id"] in group for group in groups))
         with suppress(DockerException):
             container.written_bytes = max(container.written_bytes, client.written_bytes(one["Id"]))
         log = container.inspected["LogPath"]
@@ -251,13 +256,14 @@ def _look(client: EngineClient, run_id: str, seen: dict[str, Container]) -> None
             container.log_bytes = max(container.log_bytes, Path(log).stat().st_size if log else 0)
 
 
-def _processes() -> list[str]:
-    """The control groups of every process of this machine."""
-    found = []
+def _count(seen: dict[str, Container]) -> None:
+    """Note in `seen` how many processes the containers have, whatever the engine is busy with."""
+    groups = []
     for path in Path("/proc").glob("[0-9]*/cgroup"):
         with suppress(OSError):
-            found.append(path.read_text())
-    return found
+            groups.append(path.read_text())
+    for container in list(seen.values()):
+        container.processes = max(container.processes, sum(container.inspected["Id"] in group for group in groups))
 
 
 def _memory_kib(field: str) -> int:

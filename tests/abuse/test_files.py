@@ -1,4 +1,4 @@
-"""A27 and A29: hostile files and hostile paths for the file tools."""
+"""A27 to A29: hostile files and hostile paths for the file tools, and hostile work on its way to the tests."""
 
 import pytest
 
@@ -50,6 +50,35 @@ def test_a27_a_file_that_becomes_a_fifo_while_it_is_read_does_not_hang():
     flip = "while :; do rm -f x; mkfifo x; rm -f x; echo real >x; done >/dev/null 2>&1 &"
     for agent in attack(flip, *[read("x"), write("x")] * 3):
         assert all(one.duration_s < FILE_S + 6 for one in agent.observations), agent.mode
+
+
+def test_a28_work_travels_without_what_could_harm_and_its_links_lead_where_they_led(tmp_path):
+    """Where links that lead out are not made absolute the engine takes nothing of it; without `_plain`, set-id bits."""
+    (tmp_path / "canary").write_text("sk-canary")
+    make = (
+        f"ln -s {tmp_path}/canary host; ln -s ../../../etc/hostname up; ln -s /etc abs; mkdir -p a/b;"
+        " ln -s ../../../x a/b/l; cp /bin/sh run; chmod 6755 run; mkfifo fifo; echo 1 >one; ln one two;"
+        " ln -s nowhere gone; printf x >\"$(printf 'a\\nb')\""
+    )
+    checks = (
+        "! cat host",
+        "cat up abs/hostname",
+        'test "$(readlink a/b/l)" = /x',
+        "test -x run && ! test -u run && ! test -g run",
+        "! test -e fifo",
+        "test one -ef two",
+        "test -L gone",
+        "cat a?b",
+    )
+    for agent in attack(make, unit_tests=list(checks)):
+        assert (tmp_path / "canary").read_text() == "sk-canary", agent.mode
+
+
+def test_a28_more_than_can_be_taken_over_is_rejected():
+    """Without the bounds of `artifact.checked` the zeros are written out into another container: this fails."""
+    for agent in attack("truncate -s 10G zeros", reward=0.0, sandbox_config={"disk_mib": None}):
+        assert agent.trajectory.test_results[0].error.startswith("artifact_rejected: /workspace"), agent.mode
+        assert agent.took_s < 30
 
 
 NAMES = {

@@ -141,11 +141,16 @@ def test_a09_bytes_that_are_no_text_reach_the_endpoint_and_the_row_as_text():
 def test_a10_fifty_spinning_processes_take_no_time_from_the_bystander():
     """Without `nano_cpus` this fails: a whole core is used; without `stop_processes` 50 live on at the tests."""
 
-    calm = attack("sleep 2", modes=["channel"])[0].beside.latency_s
+    def calm():
+        return attack("sleep 2", modes=["channel"])[0].beside.latency_s
+
+    before = calm()
     spin = "for i in $(seq 50); do (while :; do :; done) & done"
     gone = "[ $(ls -d /proc/[0-9]* | wc -l) -lt 10 ]"
-    for agent in attack(f"{spin} >/dev/null 2>&1", PERCENT, AFTER, unit_tests=[gone], grading_config=SAME):
+    agents = attack(f"{spin} >/dev/null 2>&1", PERCENT, AFTER, unit_tests=[gone], grading_config=SAME)
+    slowest = max(3 * max(before, calm()), 0.05)  # of a few milliseconds, what else the machine does is a multiple
+    for agent in agents:
         assert agent.container.processes > 50, agent.mode
         assert int(agent.observations[1].output) < 75
-        assert agent.beside.latency_s < 3 * calm
+        assert agent.beside.latency_s < slowest
         assert is_fine(agent.observations[-1])

@@ -321,7 +321,7 @@ def test_random_commands_answer_as_execs_of_their_own_do():
             results = await run(sandbox, text, limit_bytes=5000), await run(sandbox, text, limit_bytes=5000, apart=True)
             return [(r.exit_code, r.stdout, r.stderr, r.stdout_bytes, r.stderr_bytes, r.timed_out) for r in results]
 
-        return [(text, await pair(text)) for text in (command() for _ in range(200))]
+        return [(text, await pair(text)) for text in (command() for _ in range(80))]
 
     for text, (through, apart) in use(open_container, scenario):
         assert through == apart, text

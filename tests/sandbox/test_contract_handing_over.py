@@ -1,14 +1,17 @@
 """How what stands in one sandbox gets into another: emptied, archived, copied in."""
 
+import uuid
 from contextlib import AsyncExitStack
 
 import pytest
 
-from realwork.errors import FileError, SandboxError
+from realwork.errors import FileError, SandboxError, SandboxLost
+from realwork.sandbox import labels
 from realwork.sandbox.artifact import checked
 from realwork.sandbox.base import Keep
 from realwork.sandbox.changes import leaves
 from realwork.sandbox.docker import open_container
+from realwork.sandbox.engine import connect
 
 from .helpers import WORK, make_spec, run, use
 
@@ -63,7 +66,7 @@ def test_a_working_directory_gets_into_another_sandbox_as_it_was(opener):
         await source.freeze()
         async with AsyncExitStack() as stack:
             target = await stack.enter_async_context(opener(make_spec()))
-            await target.copy_in(WORK, checked(source.archive(WORK)))
+            await target.copy_in(WORK, checked(source.archive(WORK), WORK))
             return before, (await run(target, look)).stdout
 
     before, after = use(opener, scenario)
@@ -77,10 +80,50 @@ def test_a_working_directory_that_is_gone_is_an_empty_one(docker_opener):
         await source.freeze()
         async with AsyncExitStack() as stack:
             target = await stack.enter_async_context(docker_opener(make_spec()))
-            await target.copy_in(WORK, checked(source.archive(WORK)))
+            await target.copy_in(WORK, checked(source.archive(WORK), WORK))
             return (await run(target, "ls -A")).stdout
 
     assert use(docker_opener, scenario) == b""
+
+
+def test_what_an_agent_linked_outside_its_working_directory_gets_there_too(opener):
+    async def scenario(source):
+        await run(source, "mkdir d && ln -s ../../etc/passwd d/l && ln -s ../etc m && mkfifo f && ln f g")
+        await source.freeze()
+        async with AsyncExitStack() as stack:
+            target = await stack.enter_async_context(opener(make_spec()))
+            await target.copy_in(WORK, checked(source.archive(WORK), WORK))
+            return (await run(target, "find . | sort; readlink d/l; readlink m")).stdout.decode().splitlines()
+
+    found = use(opener, scenario)
+    assert found[:-2] == [".", "./d", "./d/l", "./m"]
+    assert [name.endswith(end) for name, end in zip(found[-2:], ("/etc/passwd", "etc"), strict=True)] == [True, True]
+
+
+def test_a_container_that_is_gone_leaves_no_empty_working_directory(docker_opener):
+    mark = f"gone-{uuid.uuid4().hex[:8]}"
+
+    async def scenario(source):
+        await source.freeze()
+        client = connect()
+        (found,) = client.containers(all=True, filters={"label": f"{labels.RUN}={mark}"})
+        client.remove_container(found["Id"])
+        client.close()
+        async with AsyncExitStack() as stack:
+            target = await stack.enter_async_context(docker_opener(make_spec()))
+            with pytest.raises(SandboxLost):
+                await target.copy_in(WORK, checked(source.archive(WORK), WORK))
+
+    use(docker_opener, scenario, labels={labels.RUN: mark})
+
+
+def test_without_its_working_directory_a_sandbox_still_answers(docker_opener):
+    async def scenario(sandbox):
+        await run(sandbox, f"rm -rf {WORK}", working_directory="/")
+        await sandbox.stop_processes()
+        return (await run(sandbox, "echo here", working_directory="/", apart=True)).stdout
+
+    assert use(docker_opener, scenario) == b"here\n"
 
 
 def test_nothing_runs_in_a_frozen_sandbox(docker_opener):

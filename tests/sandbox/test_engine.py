@@ -8,15 +8,18 @@ import sys
 import tarfile
 import threading
 import time
+import uuid
 
 import pytest
 
 from realwork.errors import ImageError, SandboxError
 from realwork.sandbox import labels
 from realwork.sandbox.docker import open_container
-from realwork.sandbox.engine import NoAnswer, connect, engine_problem, open_engine
+from realwork.sandbox.engine import connect, engine_problem, open_engine
 from realwork.sandbox.garbage import collect_garbage
 from realwork.sandbox.image import check_shell, ensure_image
+from realwork.sandbox.refusals import NoAnswer
+from realwork.sandbox.yardstick import raw_container
 
 from .helpers import make_spec, run, use
 
@@ -137,6 +140,23 @@ def test_an_own_image_that_is_missing_is_never_pulled(docker_image):
         with_engine(scenario)
 
 
+def test_a_yardstick_that_cannot_be_started_leaves_no_container(docker_image, client):
+    made = client.create_container(docker_image, ["true"])["Id"]
+    image = client.commit(made, conf={"User": "nobody-of-that-name"})["Id"]
+    client.remove_container(made)
+
+    async def scenario(engine):
+        async with raw_container(engine, image):
+            raise AssertionError
+
+    try:
+        with pytest.raises(SandboxError, match="starting a container"):
+            with_engine(scenario)
+        assert not client.containers(all=True, filters={"ancestor": image})
+    finally:
+        client.remove_image(image, force=True)
+
+
 def test_an_image_without_a_shell_is_refused(empty_image, docker_image):
     async def scenario(engine):
         await check_shell(engine, docker_image)
@@ -208,6 +228,18 @@ def test_garbage_includes_what_is_past_its_deadline(client):
     )
     assert past.name not in with_engine(collect_garbage).kept
     assert not client.containers(all=True, filters={"name": past.name})
+
+
+def test_what_somebody_made_of_a_container_of_ours_is_no_garbage(client):
+    name = f"mine-{uuid.uuid4().hex[:8]}"
+    theirs = labels.own_labels(0) | {labels.DEADLINE: "1"}
+    created = client.create_container(make_spec().image, ["true"], name=name, labels=theirs)
+    try:
+        report = with_engine(collect_garbage)
+        assert name not in (*report.removed, *report.kept)
+        assert client.inspect_container(name)["Id"] == created["Id"]
+    finally:
+        client.remove_container(name, force=True)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from realwork.sandbox.local import open_local
 from realwork.sandbox.memory import MemorySandbox
 
 from .helpers import run, use
+from .owners import wait_until
 
 
 def test_the_same_folder_gives_the_same_bytes_whenever_it_was_written(tmp_path):
@@ -41,8 +42,23 @@ def test_what_is_not_a_file_a_folder_or_a_link_is_refused_by_name(tmp_path, kind
     with socket.socket(socket.AF_UNIX) as server:
         if kind == "socket":
             server.bind(str(odd))
-        with pytest.raises(InputError, match=f"{odd} is neither a file, a folder nor a link, and cannot be copied"):
+        with pytest.raises(InputError) as caught:
             pack_folder(tmp_path, "kit")
+    assert caught.value.problems == (
+        f"{odd} is neither a file, a folder nor a link, and cannot be copied into a sandbox",
+    )
+
+
+def test_everything_that_cannot_be_packed_is_named_at_once(tmp_path):
+    (tmp_path / "sub").mkdir()
+    os.mkfifo(tmp_path / "sub" / "pipe")
+    (tmp_path / "out").symlink_to("../../elsewhere")
+    with pytest.raises(InputError) as caught:
+        pack_folder(tmp_path, "kit")
+    assert [problem.partition(" is ")[0] for problem in caught.value.problems] == [
+        str(tmp_path / "out"),
+        str(tmp_path / "sub" / "pipe"),
+    ]
 
 
 def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path):
@@ -109,8 +125,14 @@ def test_a_local_sandbox_leaves_nothing_running_and_no_folder():
 
     pid, home = use(open_local, scenario)
     assert not Path(home).exists()
-    stat = Path(f"/proc/{pid}/stat")
-    assert not stat.exists() or " Z " in stat.read_text()
+
+    def is_gone():
+        try:
+            return " Z " in Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return True
+
+    wait_until(is_gone, 5, "the end of what was killed")
 
 
 def test_a_memory_sandbox_answers_as_it_was_told():

@@ -2,24 +2,27 @@
 
 import asyncio
 import json
+import os
 import time
 
 import pytest
 
 from realwork.backends import open_backends
 from realwork.config import RunConfig
-from realwork.errors import FileError, PrepareError
+from realwork.errors import FileError, PrepareError, SandboxError
 from realwork.limits import CAPABILITIES, NAMES
 from realwork.model.scripted import ScriptedCall, ScriptedReply
 from realwork.plugins.hooks import NoHooks
 from realwork.record import RolloutSettings
 from realwork.rollout import run_rollout
+from realwork.sandbox.artifact import checked
+from realwork.sandbox.disk import DiskGuard
 from realwork.sandbox.docker import open_container
 from realwork.sandbox.engine import connect
 from realwork.sandbox.files import pack_folder
 from realwork.types import RolloutSpec
 
-from .helpers import make_spec, run, use
+from .helpers import WORK, make_spec, run, use
 
 pytestmark = pytest.mark.usefixtures("docker_image")
 STATUS = "cat /proc/self/status"
@@ -182,6 +185,63 @@ def test_past_its_disk_budget_everything_is_killed_and_the_sandbox_says_so(opene
     assert "disk_quota" in not_enforced
 
 
+HIDING = {
+    "open": "exec 3>f; rm f; dd if=/dev/zero bs=1M count=120 >&3 2>/dev/null; sleep 30",
+    "named as if it lay in memory": "mkdir /memfd:x && cd /memfd:x; exec 3>f; rm f; "
+    "dd if=/dev/zero bs=1M count=120 >&3 2>/dev/null; sleep 30",
+    "mapped": "python3 -c \"import mmap, os, time\nfile = open('f', 'w+b')\nfile.truncate(120 << 20)\n"
+    "seen = mmap.mmap(file.fileno(), 0)\nfile.close()\nos.remove('f')\nseen.write(b'x' * (120 << 20))\n"
+    'time.sleep(30)"',
+}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root sees what processes have open")
+@pytest.mark.parametrize("command", HIDING.values(), ids=HIDING)
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_file_without_a_name_counts_as_well(command, read_only):
+    async def scenario(sandbox):
+        result = await run(sandbox, command, timeout_s=20)
+        return result.exit_code, sandbox.is_disk_full
+
+    assert use(open_container, scenario, disk_mib=64, read_only=read_only) == (137, True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root sees what lies in a volume")
+def test_what_an_image_keeps_in_a_volume_counts_from_where_it_began():
+    client = connect()
+    base = client.create_container(
+        "realwork/base:bookworm", ["sh", "-c", "mkdir /data; head -c 90000000 /dev/zero >/data/a"]
+    )
+    try:
+        client.start(base)
+        client.wait(base)
+        image = client.commit(base, conf={"Volumes": {"/data": {}}})["Id"]
+    finally:
+        client.remove_container(base, force=True)
+
+    async def scenario(sandbox):
+        await run(sandbox, "sleep 4")
+        before = sandbox.is_disk_full
+        result = await run(sandbox, "head -c 120000000 /dev/zero >/data/b; sleep 20", timeout_s=20)
+        return before, result.exit_code, sandbox.is_disk_full
+
+    try:
+        assert use(open_container, scenario, disk_mib=64, image=image) == (False, 137, True)
+    finally:
+        client.remove_image(image)
+        client.close()
+
+
+def test_a_file_without_a_name_that_lies_in_memory_does_not_count():
+    command = "for f in /dev/shm/f; do exec 3>$f; rm $f; dd if=/dev/zero bs=1M count=60 >&3; done; sleep 4; echo fine"
+
+    async def scenario(sandbox):
+        result = await run(sandbox, command, timeout_s=20)
+        return result.stdout, sandbox.is_disk_full
+
+    assert use(open_container, scenario, disk_mib=32) == (b"fine\n", False)
+
+
 def test_without_a_budget_nothing_is_measured():
     async def scenario(sandbox):
         await run(sandbox, "dd if=/dev/zero of=big bs=1M count=100")
@@ -249,6 +309,42 @@ def played(command, **limits):
             return await run_rollout(spec, settings, backends, NoHooks())
 
     return asyncio.run(main())
+
+
+def test_what_is_copied_in_does_not_count_as_written(docker_image):
+    async def scenario(sandbox):
+        await run(sandbox, "head -c 40000000 /dev/urandom >large")
+        await sandbox.freeze()
+        async with open_container(make_spec(disk_mib=32)) as target:
+            await target.copy_in(WORK, checked(sandbox.archive(WORK), WORK))
+            result = await run(target, "sleep 4; echo fine")
+            return result.stdout, target.is_disk_full
+
+    assert use(open_container, scenario, disk_mib=None) == (b"fine\n", False)
+
+
+def test_a_guard_whose_first_kill_fails_gives_the_tests_their_budget_all_the_same():
+    kills, written = [], [100]
+
+    async def kill():
+        kills.append(written[0])
+        if len(kills) == 1:
+            raise SandboxError("busy")
+
+    async def measure():
+        return written[0]
+
+    async def scenario():
+        guard = DiskGuard(50, measure, kill)
+        task = asyncio.create_task(guard.watch())
+        await asyncio.sleep(3.5)
+        written[0] = 140
+        await asyncio.sleep(2.5)
+        task.cancel()
+        return guard.is_full
+
+    assert asyncio.run(scenario())
+    assert kills == [100, 100]
 
 
 def test_an_agent_that_fills_the_disk_ends_its_episode_and_is_graded():

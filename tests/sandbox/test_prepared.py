@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from docker.errors import ImageNotFound
 
 from realwork.backends import open_backends
 from realwork.config import RunConfig
@@ -20,7 +21,7 @@ from realwork.errors import PrepareError
 from realwork.plugins.hooks import NoHooks
 from realwork.record import RolloutSettings
 from realwork.rollout import run_rollout
-from realwork.sandbox import kept, prepared
+from realwork.sandbox import kept, prepared, snapshots
 from realwork.sandbox.docker import open_container
 from realwork.sandbox.engine import connect, open_engine
 from realwork.sandbox.files import pack_folder
@@ -265,7 +266,7 @@ def test_init_commands_and_folders_are_there_and_are_not_done_again(mark, tmp_pa
     (tmp_path / "kit").mkdir()
     (tmp_path / "kit" / "tool").write_text("#!/bin/sh\necho tool\n")
     (tmp_path / "kit" / "tool").chmod(0o755)
-    packed = PackedFolder(name="kit", archive=pack_folder(tmp_path / "kit", "kit"))
+    packed = PackedFolder(name="kit", content=pack_folder(tmp_path / "kit", "kit"))
     given = settings(mark, init_commands=["kit/tool >made; date +%s%N >>made; mkdir -p /opt/x", "sleep 999 &"])
     given = given.model_copy(update={"folders": {mark: (packed,)}})
     first = in_sandbox(given, say("cat made; ls -d /opt/x; kit/tool; pgrep sleep | wc -l"))
@@ -277,7 +278,7 @@ def test_init_commands_and_folders_are_there_and_are_not_done_again(mark, tmp_pa
     ]  # what the init left running is gone; 1 is the sandbox's own
     assert in_sandbox(given, say("cat made; ls -d /opt/x; kit/tool; pgrep sleep | wc -l")) == first
     (tmp_path / "kit" / "tool").write_text("#!/bin/sh\necho other\n")
-    changed = PackedFolder(name="kit", archive=pack_folder(tmp_path / "kit", "kit"))
+    changed = PackedFolder(name="kit", content=pack_folder(tmp_path / "kit", "kit"))
     assert in_sandbox(given.model_copy(update={"folders": {mark: (changed,)}}), say("head -1 made")) == "other"
 
 
@@ -398,7 +399,7 @@ def test_a_folder_that_cannot_be_copied_fails_the_environment():
 
     async def main():
         async with open_local(make_spec()) as sandbox:
-            await prepare(sandbox, environment, [PackedFolder(name="kit", archive=buffer.getvalue())], 1.0)
+            await prepare(sandbox, environment, [PackedFolder(name="kit", content=buffer.getvalue())], 1.0)
 
     with pytest.raises(PrepareError, match=r"e: the folder 'kit' cannot be copied in: .*leads out"):
         asyncio.run(main())
@@ -427,6 +428,31 @@ def test_prepared_images_are_listed_and_removed_unless_a_container_uses_them(mar
             return await kept.remove(engine, image), await listed(engine)
 
     assert asyncio.run(afterwards()) == (True, [])
+
+
+def test_a_prepared_image_keeps_its_name_as_long_as_there_is_a_snapshot_of_its_container(mark, client):
+    async def listed(engine):
+        return [each for each in await kept.prepared_images(engine) if each.environment == mark]
+
+    snapshot = in_sandbox(settings(mark, init_commands=["true"]), lambda sandbox: sandbox.snapshot(keep=True))
+
+    async def afterwards():
+        async with open_engine() as engine:
+            (image,) = await listed(engine)
+            prunable, removed = kept.prunable([image], datetime.now(UTC)), await kept.remove(engine, image)
+            names = client.inspect_image(image.name)["RepoTags"]
+            await snapshots.remove(engine, snapshot.id)
+            (later,) = await listed(engine)
+            return (image.descendants, prunable, removed, names), later.descendants, await kept.remove(engine, later)
+
+    try:
+        before, descendants, removed = asyncio.run(afterwards())
+    finally:
+        with suppress(ImageNotFound):
+            client.remove_image(snapshot.id, noprune=True)
+    assert (before[:3], len(before[3])) == ((1, [], False), 1)
+    assert (descendants, removed) == (0, True)
+    assert own_images(client, mark) == []
 
 
 def test_an_image_that_somebody_made_of_a_prepared_one_is_not_listed(mark, client):

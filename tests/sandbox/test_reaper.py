@@ -3,74 +3,45 @@
 import asyncio
 import json
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from realwork.sandbox import labels
-from realwork.sandbox.attended import PACKAGE_PARENT, attended
+from realwork.sandbox.abilities import abilities
+from realwork.sandbox.attended import PACKAGE_PARENT, attended, reaper_name
 from realwork.sandbox.docker import open_container
 from realwork.sandbox.engine import open_engine
 from realwork.sandbox.reaper import command
 
 from .helpers import make_spec, run
+from .owners import END_S, GONE_S, owner, reapers, wait_until
 
-OWNER = """
+LEAVING = """
 import asyncio, sys
-from realwork.sandbox.attended import attended
 from realwork.sandbox.base import SandboxSpec
 from realwork.sandbox.docker import open_container
 from realwork.sandbox.engine import open_engine
 
 async def main():
-    async with open_engine(sys.argv[2]) as engine, attended(engine):
+    async with open_engine(sys.argv[2]) as engine:
         async with open_container(SandboxSpec.model_validate_json(sys.argv[1]), engine=engine):
             print("open", flush=True)
-            await asyncio.sleep(600)
+            await asyncio.to_thread(input)
+        print("left", flush=True)
+        await asyncio.sleep(600)
 
 asyncio.run(main())
 """
-GONE_S = 15.0
-END_S = 25.0
-
-
-def wait_until(condition, seconds, what):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
-
-
-def reapers(engine):
-    """Process ids of the reapers of that engine; one that is just starting another one leads its session."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError):
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-            is_one = engine.url.encode() in words and any(b"realwork.sandbox.reaper" in word for word in words)
-            if is_one and os.getsid(int(entry.name)) != int(entry.name):
-                found.append(int(entry.name))
-    return found
-
-
-@contextmanager
-def owner(engine, spec):
-    """A process that holds an open container and is watched by a reaper."""
-    argv = [sys.executable, "-c", OWNER, spec.model_dump_json(), engine.url]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, start_new_session=True)
-    try:
-        assert process.stdout.readline() == b"open\n"
-        wait_until(lambda: reapers(engine), 10, "a reaper")
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+"""Owns a container, which it leaves when it is told to, and lives on."""
 
 
 @pytest.fixture
@@ -155,6 +126,23 @@ def test_a_reaper_outlives_the_loss_of_its_engine(engine):
         assert reapers(engine) in ([before], [])
 
 
+def test_a_container_that_could_not_be_removed_goes_later_while_its_owner_lives(engine):
+    spec = make_spec()
+    argv = [sys.executable, "-c", LEAVING, spec.model_dump_json(), engine.url]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as living:
+        try:
+            assert living.stdout.readline() == b"open\n"
+            engine.kill()
+            living.stdin.write(b"\n")
+            living.stdin.flush()
+            assert living.stdout.readline() == b"left\n"
+            engine.start()
+            wait_until(lambda: engine.containers() == [], 45, "the end of the container")
+            assert living.poll() is None
+        finally:
+            living.kill()
+
+
 def test_an_engine_that_stands_still_delays_the_reaper_and_nothing_more(engine):
     spec = make_spec()
     with owner(engine, spec) as killed:
@@ -186,6 +174,66 @@ def test_snapshots_go_with_their_driver_and_not_with_the_process_that_took_them(
     driver.kill()
     driver.wait()
     wait_until(lambda: images() == set(), GONE_S, "the end of the snapshot")
+
+
+def test_a_reaper_that_has_no_files_left_for_clients_still_removes_what_dead_owners_left(engine):
+    async def name_of():
+        async with open_engine(engine.url) as opened:
+            return reaper_name((await abilities(opened, None)).engine_id, engine.url)
+
+    wait_until(lambda: not reapers(engine), END_S, "the end of earlier reapers")
+    name = asyncio.run(name_of())
+    argv = ["prlimit", "--nofile=40", *command(sys.executable, PACKAGE_PARENT, engine.url, name)]
+    subprocess.run(argv, check=True, start_new_session=True)
+    (pid,) = reapers(engine)
+    with ExitStack() as stack, owner(engine, make_spec()) as killed:
+        for _ in range(200):
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(f"\0{name}")
+        time.sleep(1)
+        assert reapers(engine) == [pid]
+        killed.kill()
+        wait_until(lambda: engine.containers() == [], GONE_S, "the end of the container")
+    with owner(engine, make_spec()):
+        assert reapers(engine) == [pid]
+    wait_until(lambda: engine.containers() == [], GONE_S, "the end of the other container")
+
+
+@pytest.mark.parametrize("spoken", [b"", b"x" * 4096])
+def test_who_takes_the_place_of_a_reaper_is_neither_read_without_end_nor_asked_without_pause(engine, spoken):
+    asked = []
+
+    def serve(listener):
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                asked.append(client)
+                with suppress(OSError):
+                    while spoken and len(asked) < 50:
+                        client.sendall(spoken)
+                client.close()
+
+    async def main(opened):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        async with attended(opened):
+            await asyncio.sleep(4)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+    async def scenario():
+        async with open_engine(engine.url) as opened:
+            name = reaper_name((await abilities(opened, None)).engine_id, engine.url)
+            with socket.socket(socket.AF_UNIX) as listener:
+                wait_until(lambda: not reapers(engine), END_S, "the end of earlier reapers")
+                listener.bind(f"\0{name}")
+                listener.listen()
+                serving = threading.Thread(target=serve, args=(listener,))
+                serving.start()
+                grown_kib = await main(opened)
+                listener.shutdown(socket.SHUT_RDWR)
+                await asyncio.to_thread(serving.join, 5)
+        return grown_kib
+
+    assert asyncio.run(scenario()) < 20 << 10
+    assert 1 <= len(asked) < 12
 
 
 def test_it_loads_nothing_but_the_standard_library_and_starts_at_once():

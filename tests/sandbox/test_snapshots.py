@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import uuid
+from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
@@ -14,9 +15,10 @@ import pytest
 from realwork.errors import ImageError, SandboxError
 from realwork.sandbox import labels, snapshots
 from realwork.sandbox.docker import DockerSandbox, open_container
-from realwork.sandbox.engine import NoAnswer, connect, open_engine
+from realwork.sandbox.engine import connect, open_engine
 from realwork.sandbox.garbage import collect_garbage
 from realwork.sandbox.local import open_local
+from realwork.sandbox.refusals import NoAnswer
 
 from .helpers import IMAGE, make_spec, run, use
 
@@ -37,9 +39,14 @@ def run_id(docker_image):
     """The id of a run whose snapshots are gone when the test has ended."""
     run_id = f"test-{uuid.uuid4().hex[:12]}"
     yield run_id
+
+    async def clean():
+        async with open_engine() as engine:
+            await snapshots.remove_all(engine, run_id=run_id, which=lambda found: True)
+
+    asyncio.run(clean())
     client = connect()
-    for found in snapshots_of(client, run_id):
-        client.remove_image(found["Id"], noprune=True)
+    assert snapshots_of(client, run_id) == []
     client.close()
 
 
@@ -59,10 +66,13 @@ def spec_of(run_id, **fields):
     return make_spec(labels={labels.RUN: run_id, labels.ROLLOUT: "e:0"} | given, **fields)
 
 
-def dead_process():
-    """The label of a driver that has ended."""
-    code = "from realwork.sandbox.labels import this_process; print(this_process().as_label())"
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+@contextmanager
+def driver():
+    """A process that ends with the block, and its label: until then no reaper on this engine takes what it drives."""
+    code = "from realwork.sandbox.labels import this_process; print(this_process().as_label(), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield process.stdout.readline().decode().strip()
+        process.kill()
 
 
 def test_a_snapshot_whose_sparse_files_would_fill_the_disk_is_refused(client, run_id):
@@ -202,6 +212,24 @@ def test_removing_a_snapshot_leaves_the_image_it_was_made_of_even_without_a_name
         client.remove_image(image, noprune=True)
 
 
+def test_what_somebody_made_of_a_snapshot_stays(client, run_id):
+    spec = spec_of(run_id, deadline_s=1.0)
+    snapshot = use(open_container, lambda sandbox: sandbox.snapshot(), **spec.model_dump())
+    name = f"test-mine-{uuid.uuid4().hex[:8]}"
+    client.tag(snapshot.id, name)
+
+    async def clean():
+        async with open_engine() as engine:
+            return await collect_garbage(engine, everything=True, run_id=run_id)
+
+    try:
+        assert [each.partition(":")[0] for each in asyncio.run(clean()).removed] == ["realwork/snapshot"]
+        assert client.inspect_image(name)["RepoTags"] == [f"{name}:latest"]
+        assert asyncio.run(clean()).removed == ()
+    finally:
+        client.remove_image(name, noprune=True)
+
+
 def test_a_snapshot_in_use_stays_and_says_so(client, run_id):
     async def scenario():
         async with open_container(spec_of(run_id)) as sandbox:
@@ -225,14 +253,15 @@ def test_a_snapshot_that_is_not_here_cannot_be_restored(docker_image):
 
 
 def test_the_garbage_collection_takes_snapshots_of_dead_runs_and_leaves_those_of_others_and_kept_ones(client, run_id):
-    dead, alive = dead_process(), labels.this_process().as_label()
+    alive = labels.this_process().as_label()
 
     async def snapshot_of(driver, *, keep=False):
         async with open_container(spec_of(run_id, labels={labels.DRIVER: driver})) as sandbox:
             return (await sandbox.snapshot(keep=keep)).id
 
     async def scenario():
-        lost, wanted, kept = await snapshot_of(dead), await snapshot_of(alive), await snapshot_of(dead, keep=True)
+        with driver() as dying:
+            lost, wanted, kept = await snapshot_of(dying), await snapshot_of(alive), await snapshot_of(dying, keep=True)
         async with open_engine() as engine:
             reports = [await collect_garbage(engine, run_id=run_id) for _ in range(2)]
             left = {found["Id"] for found in snapshots_of(client, run_id)}

