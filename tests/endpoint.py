@@ -2,7 +2,9 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -10,15 +12,25 @@ Request = dict[str, Any]
 
 
 class Answer:
-    """What the server sends: a status, a body (JSON unless it is bytes) and headers; `cut` ends it in the middle."""
+    """What the server sends: a status, a body (JSON unless it is bytes) and headers.
+
+    `cut` ends it in the middle; `pause_s` comes before every byte, for ten seconds or until the client hangs up.
+    """
 
     def __init__(
-        self, body: Any, *, status: int = 200, headers: dict[str, str] | None = None, cut: bool = False
+        self,
+        body: Any,
+        *,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        cut: bool = False,
+        pause_s: float = 0.0,
     ) -> None:
         self.body = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.status = status
         self.headers = headers or {}
         self.cut = cut
+        self.pause_s = pause_s
 
 
 def reply(
@@ -62,17 +74,26 @@ def run(command: str, **arguments: Any) -> Answer:
 DONE = reply(None, ("mark_done", {}))
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
 class Endpoint:
     """The server, for the length of a `with` block; `requests` holds every body that came, in order."""
 
     def __init__(self, respond: Callable[[Request], Answer]) -> None:
         self.requests: list[Request] = []
-        self.authorizations: list[str | None] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(respond))
-        self._server.daemon_threads = True
+        self.headers: list[Message] = []
+        self.connections = 0
+        self._server = _Server(("127.0.0.1", 0), self._handler(respond))
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign] # a client that hangs up is what some tests are about
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    @property
+    def authorizations(self) -> list[str | None]:
+        return [headers["authorization"] for headers in self.headers]
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -90,20 +111,33 @@ class Endpoint:
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
 
+            def setup(self) -> None:
+                super().setup()
+                endpoint.connections += 1
+
             def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 endpoint.requests.append(request)
-                endpoint.authorizations.append(self.headers["authorization"])
+                endpoint.headers.append(self.headers)
                 answer = respond(request)
                 self.send_response(answer.status)
-                self.send_header("content-type", "application/json")
-                for name, value in answer.headers.items():
+                for name, value in ({"content-type": "application/json"} | answer.headers).items():
                     self.send_header(name, value)
                 self.send_header("content-length", str(len(answer.body)))
                 self.end_headers()
-                self.wfile.write(answer.body[: len(answer.body) // 2] if answer.cut else answer.body)
+                if answer.pause_s:
+                    self._drip(answer)
+                else:
+                    self.wfile.write(answer.body[: len(answer.body) // 2] if answer.cut else answer.body)
                 self.wfile.flush()
                 self.close_connection = self.close_connection or answer.cut
+
+            def _drip(self, answer: Answer) -> None:
+                for byte in answer.body[: int(10 / answer.pause_s)]:
+                    time.sleep(answer.pause_s)
+                    self.wfile.write(bytes([byte]))
+                    self.wfile.flush()
+                self.close_connection = True
 
             def log_message(self, *arguments: object) -> None:
                 pass

@@ -1,26 +1,20 @@
-"""Checks of a run file against this machine: folders, the key, the script of the scripted model, the output directory.
+"""Checks of a run file against this machine: folders, the script of the scripted model, the output directory.
 
 Each notes its problems in the draft, changes nothing on disk, and skips what is known to be wrong already.
 """
 
-import ipaddress
 import os
+import posixpath
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from realwork.config import SCRIPTED_PREFIX, LlmConfig, RunConfig
+from realwork.config import SCRIPTED_PREFIX, RunConfig, is_url
 from realwork.errors import InputError
 from realwork.model.scripted import load_script
-from realwork.runfile.draft import PLACEHOLDER_KEY, Draft
-from realwork.runfile.references import replace_references
-from realwork.runfile.secrets import REFERENCE
+from realwork.runfile.draft import Draft
 from realwork.types import Record
-
-KEY_VARIABLES = ("OPENROUTER_API_KEY", "OPENAI_API_KEY")
-LOCAL_KEY = "EMPTY"
 
 
 class Folders(Record):
@@ -70,12 +64,24 @@ def _check_restaged(draft: Draft, config: RunConfig, number: int, copied: set[st
         if name not in copied:
             known = ", ".join(sorted(copied)) or "there is none"
             draft.complain((*place, "restage_folders"), f"'{name}' is no copied folder ({known})")
-    if config.grading(environment).mode == "fresh" and not environment.working_directory.strip("/"):
+    top, _, below = posixpath.normpath(environment.working_directory).strip("/").partition("/")
+    is_of_the_engine = top in ("dev", "proc", "sys") or (top in ("", "etc") and not below)
+    if config.grading(environment).mode == "fresh" and is_of_the_engine:
         draft.complain(
             ("environments", number, "working_directory"),
-            "tests in a fresh sandbox get the working directory, which cannot be '/'; "
+            f"tests in a fresh sandbox get the working directory, which cannot be '{environment.working_directory}'; "
             'name another one, or set grading_config.mode to "same"',
         )
+
+
+def restaging_warnings(config: RunConfig) -> list[str]:
+    """One sentence for each environment whose copied folders are all put back for the tests without being named."""
+    return [
+        f"environments[{number}].copy_folders: for the tests they are put back as they were, so what the agent changes "
+        "there counts for nothing. List in grading_config.restage_folders those that it is not to change ([] for none)."
+        for number, environment in enumerate(config.environments)
+        if environment.copy_folders and config.grading(environment).restage_folders is None
+    ]
 
 
 def _folder_problem(written: str, folder: Path | None, base: Path, *, taken: Mapping[str, Path]) -> str | None:
@@ -122,70 +128,10 @@ def find_script(draft: Draft, config: RunConfig, base: Path) -> str:
     return f"{SCRIPTED_PREFIX}{path}"
 
 
-def find_key(draft: Draft, config: RunConfig, *, needs_key: bool) -> str | None:
-    """The key that the endpoint is asked with; none for the scripted model.
-
-    The one written (a flag wins over the file), else the first of `KEY_VARIABLES` that is set; "EMPTY" for an endpoint
-    on this machine. An unset reference, blank text and `your-api-key-here` count as nothing written.
-    """
-    llm, environ = config.llm_config, draft.environ
-    written = llm.api_key.get_secret_value() if llm.api_key else ""
-    value, unset = replace_references(written, environ)
-    key = "" if unset else _usable(value)
-    if key and not REFERENCE.fullmatch(written):
-        draft.secrets.add(written)
-        if not draft.is_flag("llm_config", "api_key"):
-            draft.warnings.append(
-                'llm_config.api_key: the key stands in the file; write a reference such as "${OPENROUTER_API_KEY}"'
-            )
-    source = "llm_config.api_key"
-    for name in KEY_VARIABLES:
-        draft.secrets.add(_usable(environ.get(name, "")))
-        if not key:
-            source, key = name, _usable(environ.get(name, ""))
-    draft.secrets.add(key)
-    if llm.is_scripted:
-        return None
-    if not re.fullmatch(r"[!-~]*", key):
-        draft.complain(("llm_config", "api_key"), f"the key of {source} contains spaces or characters no key can have")
-    if key and unset:
-        draft.warnings.append(
-            f"llm_config.api_key: {' and '.join(unset)} is not set; the key of {source} is used instead"
-        )
-    if key or any(draft.is_bad("llm_config", name) for name in ("api_key", "model", "base_url")):
-        return key or None
-    if _is_loopback(llm):
-        return LOCAL_KEY
-    if needs_key:
-        draft.complain(("llm_config", "api_key"), _no_key(value, unset))
-    return None
-
-
-def _usable(key: str) -> str:
-    return "" if key.strip() == PLACEHOLDER_KEY else key.strip()
-
-
-def _no_key(value: str, unset: list[str]) -> str:
-    why = ""
-    if unset:
-        why = f" ({' and '.join(unset)} is not set)"
-    elif value.strip() == PLACEHOLDER_KEY:
-        why = f" ('{PLACEHOLDER_KEY}' counts as none)"
-    return f"no key{why}. Set {' or '.join(KEY_VARIABLES)} in the environment, or give --llm-api-key."
-
-
-def _is_loopback(llm: LlmConfig) -> bool:
-    host = (urlsplit(llm.base_url).hostname or "").lower()
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
 def check_output(path: Path) -> list[str]:
     """What keeps a run from writing below the directory `path`, one sentence each; nothing is created."""
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
-        return [f"'{path}' is a URL; name a directory, on a cluster one that the driver's node can write"]
+        return [f"'{path}' is a URL that cannot be used here; name a directory that the driver's node can write"]
     at = _absolute(path)
     for existing in (at, *at.parents):
         if not _is(existing, lambda one: one.exists() or one.is_symlink()):
@@ -206,6 +152,10 @@ def check_output_of(draft: Draft, config: RunConfig) -> str:
     written, loc = config.rollout_config.trajectory_output_path, ("rollout_config", "trajectory_output_path")
     if draft.is_bad(*loc):
         return written
+    if is_url(written):
+        if "@" in written:
+            draft.complain(loc, "a key in the URL would stand in run.json; give it in the environment or a profile")
+        return written.rstrip("/")
     for problem in check_output(Path(written)):
         draft.complain(loc, problem)
     return str(_absolute(Path(written)))

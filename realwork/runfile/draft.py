@@ -10,9 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from realwork.config import DUPLICATE_IDS, RunConfig
+from realwork.references import replace_references
 from realwork.runfile.problems import OLD_KEYS, missing_key, unknown_key, wrong_value
 from realwork.runfile.read import Loc, Source, Unusable, place
-from realwork.runfile.references import referred_secrets, replace_references, takes_references
+from realwork.runfile.references import referred_secrets, takes_references
 
 PLACEHOLDER_KEY = "your-api-key-here"
 MOST_ROUNDS = 20
@@ -135,6 +136,8 @@ class Draft:
                         loc,
                         f"the environment variable {name} is not set. Set it, or write $${{{name}}} for the text.",
                     )
+                if loc[:2] == ("llm_config", "headers"):
+                    text = value  # replaced where it is sent
                 return Unusable.VALUE if unset else text
             case _:
                 return value
@@ -148,7 +151,7 @@ class Draft:
                 self.complain(("environments", index, "id"), said)
                 one["id"] = f"?{index}"
             return
-        if loc[-1] == "[key]" and loc[-3:-2] == ("environment_variables",):
+        if loc[-1] == "[key]" and loc[-3:-2] in (("environment_variables",), ("prices",), ("headers",)):
             loc = loc[:-1]
         if loc[-1] == "command" and isinstance(_at(tree, loc[:-1]), str):  # a test that is its command alone
             loc = loc[:-1]
@@ -215,6 +218,8 @@ def _placeholder(loc: Loc) -> Any:
             return f"?{index}"
         case ("plugins", int()):
             return {"module": "?"}
+        case ("llm_config", "prices", str(), _):
+            return 0.0
         case (*_, "capabilities", int()):
             return "KILL"
         case (*_, int()):

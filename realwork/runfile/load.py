@@ -11,14 +11,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
 from realwork.config import RunConfig
 from realwork.errors import InputError
-from realwork.runfile.checks import Folders, check_output_of, find_folders, find_key, find_script
+from realwork.references import REFERENCE
+from realwork.runfile.checks import Folders, check_output_of, find_folders, find_script
 from realwork.runfile.draft import Draft
+from realwork.runfile.key import find_key
 from realwork.runfile.read import Loc, read_source
-from realwork.runfile.secrets import HIDDEN, REFERENCE, hide_value, scrub
+from realwork.runfile.secrets import HIDDEN, hide_value, scrub
+from realwork.secret import FILE_PREFIX, KeySource, Secret
 from realwork.types import Record
 
 
@@ -27,6 +30,7 @@ class RunFile(Record):
 
     Attributes:
         config: resolved: references replaced, the key found, paths absolute. Holds secrets.
+        key: where other processes find the key.
         folders: environment id to its folders.
         warnings: one sentence each.
         document: the file as JSON text with sorted keys, flags merged in, defaults filled in, references as they were
@@ -35,6 +39,7 @@ class RunFile(Record):
 
     path: Path
     config: RunConfig = Field(repr=False)
+    key: KeySource
     folders: dict[str, Folders]
     warnings: tuple[str, ...]
     document: str
@@ -52,7 +57,7 @@ class RunFile(Record):
 
 
 def load_run_file(
-    path: Path,
+    path: Path | str,
     *,
     overrides: Mapping[str, Mapping[str, object]] = {},
     environ: Mapping[str, str] = os.environ,
@@ -68,6 +73,7 @@ def load_run_file(
     Raises:
         InputError: with every problem that can be seen from here.
     """
+    path = Path(path)
     source = read_source(path)
     draft = Draft(source, environ)
     draft.move_old_keys()
@@ -85,18 +91,18 @@ def load_run_file(
         raise InputError(f"{path}: {count}", problems=problems)
     return RunFile(
         path=path.absolute(),
-        config=_resolved(valid, model=model, key=key, output=output),
+        config=_resolved(valid, model=model, key=key and key.secret, output=output),
+        key=key.source if key else KeySource(),
         folders=folders,
         warnings=tuple(scrub(warning, draft.secrets) for warning in draft.warnings),
         document=_document(valid, draft.data, draft.secrets),
     )
 
 
-def _resolved(config: RunConfig, *, model: str, key: str | None, output: str) -> RunConfig:
-    secret = SecretStr(key) if key else None
+def _resolved(config: RunConfig, *, model: str, key: Secret | None, output: str) -> RunConfig:
     return config.model_copy(
         update={
-            "llm_config": config.llm_config.model_copy(update={"model": model, "api_key": secret}),
+            "llm_config": config.llm_config.model_copy(update={"model": model, "api_key": key}),
             "rollout_config": config.rollout_config.model_copy(update={"trajectory_output_path": output}),
         }
     )
@@ -105,7 +111,8 @@ def _resolved(config: RunConfig, *, model: str, key: str | None, output: str) ->
 def _document(config: RunConfig, written: dict[str, Any], secrets: Iterable[str]) -> str:
     shown = _shown(config.model_dump(mode="json"), written, (), tuple(secrets))
     key = written.get("llm_config", {}).get("api_key")
-    shown["llm_config"]["api_key"] = key if key is None or REFERENCE.fullmatch(key) else HIDDEN
+    is_shown = key is None or REFERENCE.fullmatch(key) or key.startswith(FILE_PREFIX)
+    shown["llm_config"]["api_key"] = key if is_shown else HIDDEN
     return _canonical(shown)
 
 
@@ -123,9 +130,18 @@ def _shown(value: Any, written: Any, loc: Loc, secrets: tuple[str, ...]) -> Any:
             ]
         case str():
             text = scrub(written if isinstance(written, str) else value, secrets)
-            return hide_value(loc[3:], text) if loc[2:3] in (("environment_variables",), ("config",)) else text
+            return hide_value(_free_names(loc), text) if _free_names(loc) else text
         case _:
             return value
+
+
+def _free_names(loc: Loc) -> Loc:
+    """The keys of `loc` that are the user's own, below a field that takes any; none elsewhere."""
+    match loc:
+        case (_, _, "environment_variables" | "config", *names) | ("llm_config", "headers" | "extra_body", *names):
+            return tuple(names)
+        case _:
+            return ()
 
 
 def _canonical(value: Any) -> str:

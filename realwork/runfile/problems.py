@@ -18,6 +18,7 @@ from realwork.config import (
     GradingConfig,
     LlmConfig,
     PluginEntry,
+    Price,
     RolloutConfig,
     RunConfig,
     SandboxConfig,
@@ -46,8 +47,9 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "environments": EnvironmentConfig,
     "unit_tests": UnitTest,
     "plugins": PluginEntry,
+    "prices": Price,
 }
-_HOMES = {name: f"an entry of {name}" for name in ("environments", "unit_tests", "plugins")}
+_HOMES = {name: f"an entry of {name}" for name in ("environments", "unit_tests", "plugins", "prices")}
 _SECONDS = ("global_timeout", "command_timeout", "test_timeout", "timeout")
 _TYPES = {
     "string_type": "text",
@@ -74,6 +76,8 @@ def unknown_key(key: str, loc: Loc) -> tuple[str, str | None]:
     homes = [name for name, section in _SECTIONS.items() if key in section.model_fields]
     if key in RunConfig.model_fields:
         return f"unknown key. '{key}' belongs to the root of the file.", None
+    if homes and homes == [loc[-1] if loc else ""]:
+        return f"unknown key. '{key}' holds for the whole run: it belongs to {homes[0]} at the root of the file.", None
     if homes:
         return f"unknown key. '{key}' belongs to {' or '.join(_HOMES.get(name, name) for name in homes)}.", None
     names = list(_section_at(loc).model_fields)
@@ -135,5 +139,7 @@ def _may_be_shown(loc: Loc) -> bool:
 
 
 def _section_at(loc: Sequence[int | str]) -> type[BaseModel]:
+    if "prices" in loc:  # its keys are names of models, which may be any
+        return Price
     names = [part for part in loc if isinstance(part, str)]
     return _SECTIONS[names[-1]] if names else RunConfig

@@ -5,18 +5,18 @@ They are replaced where a setting may differ from machine to machine: in `llm_co
 prompts, commands and tests, where `${NAME}` is the shell's.
 """
 
-import re
 from collections.abc import Mapping
 
+from realwork.references import REFERENCE_OR_ESCAPE
 from realwork.runfile.read import Loc
-from realwork.runfile.secrets import REFERENCE, is_secret_name
-
-_REFERENCE_OR_ESCAPE = re.compile(rf"\$\$\{{|{REFERENCE.pattern}")
+from realwork.runfile.secrets import is_secret_name
 
 
 def takes_references(loc: Loc) -> bool:
     """Whether a text at `loc` has its references replaced; `llm_config.api_key` has rules of its own."""
     match loc:
+        case ("llm_config", "headers" | "base_url", _):
+            return True
         case ("llm_config", name):
             return name != "api_key"
         case ("rollout_config", "trajectory_output_path") | ("environments", int(), "docker_image"):
@@ -29,22 +29,7 @@ def takes_references(loc: Loc) -> bool:
             return False
 
 
-def replace_references(text: str, environ: Mapping[str, str]) -> tuple[str, list[str]]:
-    """`text` with its references replaced, and the names of those that are not set."""
-    unset: list[str] = []
-
-    def value_of(found: re.Match[str]) -> str:
-        name = found[1]
-        if name is None:
-            return "${"
-        if name not in environ:
-            unset.append(name)
-        return environ.get(name, "")
-
-    return _REFERENCE_OR_ESCAPE.sub(value_of, text), unset
-
-
 def referred_secrets(text: str, environ: Mapping[str, str]) -> set[str]:
     """The values of the variables in `text` whose names say that they are secret."""
-    names = [found[1] for found in _REFERENCE_OR_ESCAPE.finditer(text) if found[1]]
+    names = [found[1] for found in REFERENCE_OR_ESCAPE.finditer(text) if found[1]]
     return {environ[name] for name in names if name in environ and is_secret_name(name)}

@@ -7,9 +7,10 @@ password in a URL), or because it is the key that the model is asked with.
 import re
 from collections.abc import Iterable, Sequence
 
+from realwork.references import REFERENCE
+
 HIDDEN = "***"
 SHORTEST_SECRET = 6
-REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 _NAMES = re.compile(
     r"api_?key|secret|passw|passphrase|credential|authorization|bearer|(^|[_-])(key|token|pwd)($|[_-])", re.IGNORECASE

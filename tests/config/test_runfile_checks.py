@@ -186,10 +186,14 @@ def _mounts():
     return [one for one in mounts if one.exists()]
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/out", "gs://bucket"])
-def test_a_url_is_no_output_directory(run_files, url):
-    [problem] = run_files.problems(("rollout_config.trajectory_output_path", url))
-    assert "is a URL" in problem
+def test_object_storage_may_be_the_output_but_no_other_url_and_none_with_a_key(run_files):
+    place = "rollout_config.trajectory_output_path"
+    for url in ("s3://bucket/out/", "gs://bucket"):
+        assert run_files.load((place, url)).config.rollout_config.trajectory_output_path == url.rstrip("/")
+    [problem] = run_files.problems((place, "https://host/out"))
+    assert "is a URL that cannot be used" in problem
+    [problem] = run_files.problems((place, "s3://key:secret@bucket/out"))
+    assert "would stand in run.json" in problem
 
 
 def test_folders_of_the_tests_are_found_as_the_copied_ones_are(run_files, tmp_path):
@@ -218,8 +222,9 @@ def test_only_a_copied_folder_can_be_staged_again(run_files, tmp_path):
 
 
 def test_a_fresh_sandbox_cannot_take_over_the_whole_file_system(run_files):
-    [problem] = run_files.problems(("environments.0.working_directory", "/"))
-    assert problem.startswith("environments[0].working_directory: tests in a fresh sandbox get the working directory")
+    for directory in ("/", "//etc/", "/proc/1", "/work/../dev"):
+        [problem] = run_files.problems(("environments.0.working_directory", directory))
+        assert problem.startswith("environments[0].working_directory: tests in a fresh sandbox get the working")
     run_files.load(("environments.0.working_directory", "/"), ("grading_config", {"mode": "same"}))
 
 

@@ -64,9 +64,13 @@ def test_one_environment_can_be_taken_from_the_document(run_files):
         loaded.environment_json("third")
 
 
-def test_a_run_file_survives_pickling(run_files):
+def test_a_run_file_travels_only_without_its_key(run_files):
     loaded = run_files.load()
-    assert pickle.loads(pickle.dumps(loaded)) == loaded
+    with pytest.raises(TypeError, match="a secret does not leave its process"):
+        pickle.dumps(loaded)
+    llm = loaded.config.llm_config.model_copy(update={"api_key": None})
+    keyless = loaded.model_copy(update={"config": loaded.config.model_copy(update={"llm_config": llm})})
+    assert pickle.loads(pickle.dumps(keyless)) == keyless
 
 
 def test_the_environment_is_read_from_the_process_unless_it_is_given(run_files, monkeypatch):

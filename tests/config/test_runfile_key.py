@@ -1,8 +1,13 @@
 """The key: where it comes from, when it is needed, and that nothing secret is shown."""
 
+import copy
 import json
+import pickle
 
 import pytest
+
+from realwork.errors import ModelRefused
+from realwork.secret import KeySource, Secret, read_headers, read_key
 
 CANARY = "sk-canary-0123456789abcdef"
 UNSET = "your-api-key-here"
@@ -50,6 +55,27 @@ def test_an_unset_reference_that_another_key_stands_in_for_draws_a_warning(run_f
     assert "OPENROUTER_API_KEY" in warning
 
 
+@pytest.mark.parametrize(
+    ("url", "key", "warns"),
+    [
+        ("https://openrouter.ai/api/v1", None, False),
+        ("http://10.0.0.5:8000/v1", None, True),
+        ("http://notopenrouter.ai/v1", None, True),
+        ("http://10.0.0.5:8000/v1", "${OPENROUTER_API_KEY}", False),
+    ],
+)
+def test_who_gets_the_key_of_openrouter_without_being_meant_is_named(run_files, url, key, warns):
+    changes = [("llm_config.base_url", url), ("llm_config.api_key", key)]
+    said = run_files.load(*changes, environ={"OPENROUTER_API_KEY": "sk-or"}).warnings
+    assert any("gets the key of OPENROUTER_API_KEY" in each for each in said) == warns
+
+
+def test_an_unset_reference_where_no_key_is_needed_draws_a_warning(run_files):
+    changes = [("llm_config.api_key", "${MINE}"), ("llm_config.base_url", "http://127.0.0.1:8000/v1")]
+    [warning] = run_files.load(*changes, environ={}).warnings
+    assert warning == "llm_config.api_key: MINE is not set; the endpoint is asked without a key"
+
+
 @pytest.mark.parametrize("written", [None, "${MINE}", UNSET])
 def test_a_dry_run_needs_no_key(run_files, written):
     loaded = run_files.load(("llm_config.api_key", written), environ={}, needs_key=False)
@@ -70,7 +96,9 @@ def test_a_dry_run_needs_no_key(run_files, written):
 def test_only_an_endpoint_on_this_machine_works_without_a_key(run_files, url, is_local):
     changes = [("llm_config.base_url", url)]
     if is_local:
-        assert key_of(run_files.load(*changes, environ={})) == "EMPTY"
+        loaded = run_files.load(*changes, environ={})
+        assert loaded.config.llm_config.api_key is None
+        assert read_key(loaded.key, None, {}).get_secret_value() == "EMPTY"
     else:
         assert "no key" in run_files.problems(*changes, environ={})[0]
 
@@ -92,10 +120,52 @@ def test_a_literal_key_draws_one_warning_and_is_shown_nowhere(run_files):
     assert CANARY not in "".join((warning, loaded.document, loaded.environment_json("first"), repr(loaded)))
 
 
-def test_a_key_given_as_a_flag_draws_no_warning_and_is_shown_nowhere(run_files):
+def test_a_key_given_as_a_flag_draws_one_warning_and_is_shown_nowhere(run_files):
     loaded = run_files.load(overrides={"llm_config": {"api_key": CANARY}})
-    assert loaded.warnings == ()
-    assert CANARY not in loaded.document
+    [warning] = loaded.warnings
+    assert warning.startswith("--llm-api-key: the key stood on the command line")
+    assert CANARY not in warning + loaded.document
+
+
+def test_what_travels_is_where_the_key_is_to_be_found(run_files, monkeypatch, tmp_path):
+    (tmp_path / "key").write_text(f"{CANARY}\n")
+    monkeypatch.setenv("MINE", CANARY)
+    sources = {
+        "${MINE}": KeySource(kind="variable", name="MINE"),
+        f"file:{tmp_path}/key": KeySource(kind="file", name=f"{tmp_path}/key"),
+        CANARY: KeySource(kind="given"),
+    }
+    for written, source in sources.items():
+        loaded = run_files.load(("llm_config.api_key", written), environ={"MINE": CANARY})
+        assert (key_of(loaded), loaded.key) == (CANARY, source)
+        assert CANARY not in loaded.document
+        assert read_key(source, Secret(CANARY), {"MINE": f" {CANARY}\n"}).get_secret_value() == CANARY
+    elsewhere = run_files.load(("llm_config.api_key", "${ONLY_GIVEN}"), environ={"ONLY_GIVEN": CANARY})
+    assert elsewhere.key == KeySource(kind="given"), "no other process has that variable"
+
+
+def test_a_node_without_the_key_says_what_to_do(tmp_path):
+    for source in (KeySource(kind="variable", name="MINE"), KeySource(kind="given")):
+        with pytest.raises(ModelRefused, match="is not set in Ray's processes there"):
+            read_key(source, None, {"MINE": " "})
+    with pytest.raises(ModelRefused, match="cannot be read from"):
+        read_key(KeySource(kind="file", name=str(tmp_path / "none")), None, {})
+    with pytest.raises(ModelRefused, match=r"headers: TOKEN is not set"):
+        read_headers({"Authorization": "Bearer ${TOKEN}"}, {})
+
+
+def test_a_file_for_the_key_that_cannot_be_read_is_named(run_files, tmp_path):
+    for name in (f"{tmp_path}/none", "relative/key"):
+        [problem] = run_files.problems(("llm_config.api_key", f"file:{name}"), environ={})[:1]
+        assert f"the key cannot be read from the file '{name}'" in problem
+
+
+def test_a_secret_shows_nowhere_and_stays_in_its_process():
+    secret = Secret(CANARY)
+    assert CANARY not in f"{secret} {secret!r} {[secret]}"
+    for leave in (pickle.dumps, copy.deepcopy, json.dumps):
+        with pytest.raises(TypeError):
+            leave(secret)
 
 
 HIDING_PLACES = [
@@ -177,3 +247,16 @@ def test_the_document_hides_what_is_secret_and_keeps_references(run_files):
     assert document["plugins"][0]["config"] == {"apiKey": "***", "secrets": {"a": ["***"]}, "path": "p"}
     assert loaded.config.environments[0].environment_variables["DB_PASSWORD"] == CANARY
     assert loaded.warnings == ()
+
+
+def test_headers_take_references_and_show_no_secret(run_files):
+    given = {"api-key": "${SECRET_HEADER}", "Authorization": "Basic abcdefgh", "X-Title": "realwork"}
+    environ = {"SECRET_HEADER": "s3cr3t-of-the-header", "OPENROUTER_API_KEY": "sk-or"}
+    run_file = run_files.load(("llm_config.headers", given), environ=environ)
+    assert run_file.config.llm_config.headers == given, "they are replaced where they are sent"
+    assert read_headers(given, environ) == given | {"api-key": "s3cr3t-of-the-header"}
+    assert "s3cr3t" not in repr(run_file.config)
+    assert "s3cr3t" not in run_file.document
+    assert "abcdefgh" not in run_file.document
+    assert '"api-key":"${SECRET_HEADER}"' in run_file.document
+    assert '"X-Title":"realwork"' in run_file.document

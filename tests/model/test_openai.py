@@ -1,5 +1,7 @@
 import asyncio
+import gzip
 import json
+import os
 import socket
 import time
 
@@ -8,8 +10,9 @@ import pytest
 from realwork.config import LlmConfig
 from realwork.errors import ContextExceeded, ModelError, ModelRefused, ModelTimeout, ReplyWithheld
 from realwork.model.openai import OpenAIModel, open_endpoint
+from realwork.secret import Secret
 from realwork.types import FunctionCall, Message, ToolCall
-from tests.endpoint import Answer, Endpoint, error, in_order, reply, run
+from tests.endpoint import Answer, Endpoint, error, in_order, reply
 
 MESSAGES = [Message(role="system", content="s"), Message(role="user", content="u")]
 HI = reply("hi")
@@ -21,9 +24,9 @@ def ask(respond, *, messages=MESSAGES, deadline_s=20.0, **config):
         return asyncio.run(complete(endpoint.base_url, messages, deadline_s, config)), endpoint
 
 
-async def complete(base_url, messages, deadline_s, config):
-    llm = LlmConfig(model="m", base_url=base_url, **config)
-    async with open_endpoint(llm, "sk-test") as client:
+async def complete(base_url, messages, deadline_s, config, key="sk-test"):
+    llm = LlmConfig(model="m", **{"base_url": base_url} | config)
+    async with open_endpoint(llm, Secret(key)) as client:
         return await OpenAIModel(client, llm, seed=5).complete(messages, deadline_s=deadline_s)
 
 
@@ -98,6 +101,37 @@ def test_a_refusal_that_was_a_hiccup_is_forgiven():
     assert answer.message.content == "hi"
 
 
+@pytest.mark.parametrize("first", [error(500, "busy", headers=NOW), Answer({"choices": []})], ids=["500", "empty"])
+def test_a_refusal_after_another_failure_is_confirmed_too(first):
+    answer, _ = ask(in_order(first, error(401, "bad key"), HI))
+    assert (answer.message.content, answer.retries) == ("hi", 2)
+    with pytest.raises(ModelRefused):
+        ask(in_order(first, error(401, "bad key"), error(401, "bad key"), HI))
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "requests"),
+    [
+        ({"message": "no", "code": 401}, ModelRefused, 2),
+        ({"message": "no credits", "code": 402}, ModelRefused, 2),
+        ({"message": "the maximum context length is 8", "code": 400}, ContextExceeded, 1),
+        ({"message": "context_length_exceeded"}, ContextExceeded, 1),
+    ],
+    ids=lambda value: value.get("code", "no code") if isinstance(value, dict) else None,
+)
+def test_an_error_under_200_means_what_its_code_and_words_say(told, kind, requests):
+    for body in ({"error": told}, {"choices": [{"finish_reason": "error", "error": told}]}):
+        with Endpoint(in_order(Answer(body))) as endpoint:
+            with pytest.raises(kind):
+                asyncio.run(complete(endpoint.base_url, MESSAGES, 20.0, {}))
+            assert len(endpoint.requests) == requests
+
+
+def test_a_bad_request_under_200_is_tried_again():
+    answer, _ = ask(in_order(Answer({"error": {"message": "upstream said no", "code": 422}}), HI))
+    assert (answer.message.content, answer.retries) == ("hi", 1)
+
+
 def test_any_other_bad_request_is_final_at_once():
     with Endpoint(in_order(error(400, "no such thing"))) as endpoint:
         with pytest.raises(ModelError, match="no such thing") as caught:
@@ -136,6 +170,38 @@ def test_an_optional_parameter_that_the_endpoint_does_not_know_is_left_out():
     answer, endpoint = ask(respond)
     assert answer.retries == 0
     assert "seed" not in endpoint.requests[-1]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        error(400, "logprobs is not available for this model", param="logprobs"),
+        error(400, "`return_token_ids` cannot be used here"),
+        error(400, "Invalid value: 'seed' must be null", param="seed"),
+        error(422, "temperature: extra inputs are not permitted"),
+    ],
+    ids=lambda refusal: refusal.body.decode()[23:60],
+)
+def test_an_optional_parameter_is_known_by_its_name_however_it_is_refused(refusal):
+    answer, endpoint = ask(in_order(refusal, HI))
+    assert (answer.retries, len(endpoint.requests)) == (0, 2)
+    assert len(endpoint.requests[1]) < len(endpoint.requests[0])
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        error(400, "Invalid value: temperature must be below 2", param="temperature"),
+        error(400, "unknown host seed.example"),
+        error(400, "unknown tool; the seed is fine", param="tools"),
+    ],
+    ids=["value", "host", "another"],
+)
+def test_a_parameter_is_not_dropped_for_its_value_or_for_being_named(refusal):
+    with Endpoint(in_order(refusal, HI)) as endpoint:
+        with pytest.raises(ModelError):
+            asyncio.run(complete(endpoint.base_url, MESSAGES, 20.0, {}))
+        assert len(endpoint.requests) == 1
 
 
 def test_max_completion_tokens_takes_the_place_of_max_tokens_where_it_must():
@@ -198,13 +264,22 @@ def test_reasoning_is_kept():
 
 
 def test_a_conversation_goes_on_over_one_connection():
-    assert ask(in_order(run("ls")))[0].message.tool_calls[0].function.name == "execute_command"
+    async def asked(base_url):
+        llm = LlmConfig(model="m", base_url=base_url)
+        async with open_endpoint(llm, Secret("sk-test")) as client:
+            for seed in range(3):
+                await OpenAIModel(client, llm, seed=seed).complete(MESSAGES, deadline_s=20)
+
+    with Endpoint(in_order(error(500, "busy", headers=NOW), HI)) as endpoint:
+        asyncio.run(asked(endpoint.base_url))
+        assert len(endpoint.requests) == 4
+        assert endpoint.connections == 1
 
 
 def test_the_parameters_that_were_sent_are_told():
     async def asked(base_url):
         llm = LlmConfig(model="m", base_url=base_url)
-        async with open_endpoint(llm, "sk-test") as client:
+        async with open_endpoint(llm, Secret("sk-test")) as client:
             model = OpenAIModel(client, llm, seed=5)
             await model.complete(MESSAGES, deadline_s=20)
             return model.sampling_params
@@ -240,3 +315,79 @@ def test_faults_and_then_no_answer_are_a_fault_not_the_end_of_the_episode():
     with pytest.raises(ModelError, match="503") as caught:
         ask(lambda request: next(answers)(request), deadline_s=1.0)  # noqa: PLW0108 - each request has its own
     assert not isinstance(caught.value, ModelTimeout)
+
+
+KEY = "sk-canary-" + "0123456789" * 4
+
+
+@pytest.mark.parametrize("before", [0, 200, 215, 225, 240, 249, 260, 700, 1960, 1990, 5000])
+@pytest.mark.parametrize("after", [0, 225, 240, 3000])
+def test_a_key_is_hidden_wherever_it_stands_in_a_long_body(before, after):
+    body = b"a" * before + KEY.encode() + b"z" * after
+    for answer in (Answer(body, status=400), Answer(body)):
+        with Endpoint(in_order(answer)) as endpoint, pytest.raises(ModelError) as caught:
+            asyncio.run(complete(endpoint.base_url, MESSAGES, 0.4, {}, KEY))
+        assert not any(KEY[at : at + 6] in str(caught.value) for at in range(len(KEY) - 6))
+
+
+def test_what_headers_hold_is_hidden_also_in_part(monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "hdr-secret-777\n")
+    headers = {"x-api-key": "${MY_TOKEN}", "x-more": "Bearer tok-secret-8"}
+    with pytest.raises(ModelError) as caught:
+        ask(in_order(error(400, "you sent hdr-secret-777 and tok-secret-8")), headers=headers)
+    assert "you sent *** and ***" in str(caught.value)
+    monkeypatch.setenv("MY_TOKEN", "hdr-\nsecret-777")
+    with pytest.raises(ModelRefused, match="line break") as caught:
+        ask(in_order(HI), headers=headers)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_redirect_takes_no_secret_elsewhere():
+    with Endpoint(in_order(HI)) as elsewhere:
+        away = Answer({}, status=307, headers={"location": f"{elsewhere.base_url}/chat/completions"})
+        with pytest.raises(ModelError, match="307"):
+            ask(in_order(away), headers={"x-api-key": "hdr-secret"})
+        assert elsewhere.requests == []
+
+
+def test_variables_of_other_tools_add_no_headers(monkeypatch):
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "authorization: Bearer of-another\nx-other: 1")
+    _, endpoint = ask(in_order(HI), headers={"x-own": "2"})
+    assert endpoint.authorizations == ["Bearer sk-test"]
+    (headers,) = endpoint.headers
+    assert (headers["x-own"], headers["x-other"]) == ("2", None)
+
+
+def test_a_compressed_body_is_bounded_before_it_is_unpacked():
+    bomb = gzip.compress(os.urandom(3 << 19) + bytes(64 << 20), 1)
+    with pytest.raises(ModelError, match="longer than 1 MiB"):
+        ask(in_order(Answer(bomb, headers={"content-encoding": "gzip"})), deadline_s=4.0)
+    small = Answer(gzip.compress(HI.body), headers={"content-encoding": "gzip"})
+    assert ask(in_order(small))[0].message.content == "hi"
+
+
+def test_a_charset_that_is_none_is_a_failure_of_the_endpoint():
+    for status in (200, 400, 503):
+        odd = Answer(b"00ff", status=status, headers={"content-type": "text/plain; charset=hex"})
+        with pytest.raises(ModelError):
+            ask(in_order(odd), deadline_s=0.4)
+
+
+def test_a_pause_that_a_dead_replica_asks_for_is_not_kept_with_another():
+    with (
+        Endpoint(in_order(error(503, "down", headers={"retry-after": "15"}))) as dead,
+        Endpoint(in_order(HI)) as alive,
+    ):
+        began = time.monotonic()
+        replicas = {"base_url": [alive.base_url, dead.base_url]}  # the seed is 5
+        answer = asyncio.run(complete("", MESSAGES, 10.0, replicas))
+        assert (answer.retries, len(dead.requests)) == (1, 1)
+        assert time.monotonic() - began < 5
+
+
+def test_who_asks_for_no_wait_again_and_again_is_given_one():
+    began = time.monotonic()
+    answer, _ = ask(in_order(*[error(503, "down", headers={"retry-after": "0"})] * 3, HI))
+    assert answer.retries == 3
+    assert answer.waited_s == pytest.approx(time.monotonic() - began, abs=1.0)
+    assert answer.waited_s > 0.5 + 1.0
