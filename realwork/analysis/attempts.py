@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from realwork.trajectories.read import batches
+from realwork.dataset.read import batches
 from realwork.types import Timing
 
 _COLUMNS = (

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from realwork.analysis.attempts import Attempt, Results, attempts
+from realwork.analysis.details import Details, details
+from realwork.analysis.planned import planned_rollouts
 from realwork.types import Record, Timing
 
 
@@ -17,18 +19,30 @@ class Stats(Record):
     """The numbers of an environment, or of all together; null where there is nothing to take a mean of.
 
     Attributes:
+        planned: rollouts that the run file asks for; null where there is no run file.
+        missing: planned rollouts without a row: not played yet, made unnecessary, or never begun.
         failed: rollouts that were never graded.
         success_rate: successful rollouts over graded ones.
-        mean_reward: over graded rollouts.
+        mean_reward, reward_std: mean and standard deviation over graded rollouts.
+        groups_alike: groups of graded rollouts, two or more, that all have the same reward: they teach a group-relative
+            trainer nothing.
         pass_at_k: by k (1, 2, 4, ...), the chance that one of k graded rollouts is successful, estimated without bias;
             of all together: the mean over the environments, for each k that all of them have rollouts for.
-        mean_duration_s, mean_steps, mean_tool_calls: over rollouts, graded or not.
+        mean_duration_s, median_duration_s, p95_duration_s, mean_steps, mean_tool_calls: over rollouts, graded or not.
+        tool_calls_per_success: tool calls of all rollouts over successful rollouts.
+        action_efficiency: tool calls that did what they were to do over all tool calls, of all attempts.
+        tool_calls: of all attempts by status.
+        decisions: tool calls that plugins looked at, by what they decided.
+        plugins: by plugin, the sums of the numbers that it said, and its errors.
         prompt_tokens, completion_tokens, cost_usd, timing: sums over all attempts.
+        cached_tokens: prompt tokens from the endpoint's cache, as far as it told.
         failures: rollouts never graded, by cause.
         attempt_failures: attempts that failed, by cause, the ones that a later attempt made good included.
         terminated_reasons: rollouts by the reason for which they ended.
     """
 
+    planned: int | None
+    missing: int | None
     rollouts: int
     attempts: int
     graded: int
@@ -36,12 +50,22 @@ class Stats(Record):
     failed: int
     success_rate: float | None
     mean_reward: float | None
+    reward_std: float | None
+    groups_alike: int
     pass_at_k: dict[int, float]
     mean_duration_s: float | None
+    median_duration_s: float | None
+    p95_duration_s: float | None
     mean_steps: float | None
     mean_tool_calls: float | None
+    tool_calls_per_success: float | None
+    action_efficiency: float | None
+    tool_calls: dict[str, int]
+    decisions: dict[str, int]
+    plugins: dict[str, dict[str, float]]
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int | None
     cost_usd: float | None
     failures: dict[str, int]
     attempt_failures: dict[str, int]
@@ -68,13 +92,20 @@ def stats(directory: Path) -> RunStats:
     for attempt, timing in attempts(directory):
         results.add(attempt)
         spent[attempt.rollout.environment_id].add(attempt, timing)
-    by_environment = results.by_environment()
+    found, planned = details(directory), planned_rollouts(directory)
+    nothing: dict[str, list[Attempt]] = {name: [] for name in planned}
+    by_environment = nothing | results.by_environment()
     environments = {
-        name: _stats(rollouts, spent[name], _pass_at_k(rollouts)) for name, rollouts in by_environment.items()
+        name: _stats(rollouts, spent[name], found.get(name, Details()), planned.get(name), _pass_at_k(rollouts))
+        for name, rollouts in sorted(by_environment.items())
     }
     everything = [rollout for rollouts in by_environment.values() for rollout in rollouts]
     curve = _mean_curve([numbers.pass_at_k for numbers in environments.values() if numbers.graded])
-    return RunStats(total=_stats(everything, _Spent.sum(spent.values()), curve), environments=environments)
+    whole = Details()
+    for each in found.values():
+        whole.add(each)
+    total = _stats(everything, _Spent.sum(spent.values()), whole, planned.total() if planned else None, curve)
+    return RunStats(total=total, environments=environments)
 
 
 def pass_at_k(graded: int, successful: int, k: int) -> float:
@@ -124,10 +155,15 @@ class _Spent:
         return whole
 
 
-def _stats(rollouts: Sequence[Attempt], spent: _Spent, curve: dict[int, float]) -> Stats:
+def _stats(
+    rollouts: Sequence[Attempt], spent: _Spent, inside: Details, planned: int | None, curve: dict[int, float]
+) -> Stats:
     graded = [rollout for rollout in rollouts if rollout.graded]
     successful = sum(rollout.success is True for rollout in graded)
+    calls = inside.calls.total()
     return Stats(
+        planned=planned,
+        missing=max(0, planned - len(rollouts)) if planned is not None else None,
         rollouts=len(rollouts),
         attempts=spent.attempts,
         graded=len(graded),
@@ -135,12 +171,22 @@ def _stats(rollouts: Sequence[Attempt], spent: _Spent, curve: dict[int, float]) 
         failed=len(rollouts) - len(graded),
         success_rate=successful / len(graded) if graded else None,
         mean_reward=mean(rollout.reward for rollout in graded),
+        reward_std=_std([rollout.reward for rollout in graded if rollout.reward is not None]),
+        groups_alike=_groups_alike(graded),
         pass_at_k=curve,
         mean_duration_s=mean(rollout.duration_s for rollout in rollouts),
+        median_duration_s=_quantile([rollout.duration_s for rollout in rollouts], 0.5),
+        p95_duration_s=_quantile([rollout.duration_s for rollout in rollouts], 0.95),
         mean_steps=mean(rollout.n_steps for rollout in rollouts),
         mean_tool_calls=mean(rollout.n_tool_calls for rollout in rollouts),
+        tool_calls_per_success=sum(rollout.n_tool_calls for rollout in rollouts) / successful if successful else None,
+        action_efficiency=inside.calls["ok"] / calls if calls else None,
+        tool_calls=_counts(inside.calls),
+        decisions=_counts(inside.decisions),
+        plugins={name: dict(sorted(said.items())) for name, said in sorted(inside.plugins.items())},
         prompt_tokens=spent.prompt_tokens,
         completion_tokens=spent.completion_tokens,
+        cached_tokens=inside.cached_tokens,
         cost_usd=spent.cost_usd,
         failures=_counts(rollout.failure_cause or "unknown" for rollout in rollouts if not rollout.graded),
         attempt_failures=_counts(spent.failures.elements()),
@@ -166,7 +212,25 @@ def mean(values: Iterable[float | None]) -> float | None:
     return math.fsum(there) / len(there) if there else None
 
 
-def _counts(names: Iterable[str]) -> dict[str, int]:
+def _std(values: Sequence[float]) -> float | None:
+    """The standard deviation of the values themselves, null if there are none."""
+    middle = mean(values)
+    return None if middle is None else math.sqrt(math.fsum((each - middle) ** 2 for each in values) / len(values))
+
+
+def _quantile(values: Sequence[float], share: float) -> float | None:
+    """The smallest value that `share` of them do not exceed, null if there are none."""
+    return sorted(values)[math.ceil(share * len(values)) - 1] if values else None
+
+
+def _groups_alike(graded: Iterable[Attempt]) -> int:
+    groups: defaultdict[tuple[str, str], list[float | None]] = defaultdict(list)
+    for rollout in graded:
+        groups[rollout.rollout.run_id, rollout.rollout.environment_id].append(rollout.reward)
+    return sum(len(rewards) > 1 and len(set(rewards)) == 1 for rewards in groups.values())
+
+
+def _counts(names: Iterable[str] | Counter[str]) -> dict[str, int]:
     """How often each name occurs, the most frequent first."""
     counted = Counter(names)
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))

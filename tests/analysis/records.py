@@ -3,8 +3,9 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from realwork.trajectories.run_directory import open_run
-from realwork.trajectories.store import TrajectoryStore
+from realwork.dataset.commits import make_commit
+from realwork.dataset.run_directory import open_run
+from realwork.dataset.store import TrajectoryStore
 from realwork.types import RolloutSpec, Step, TestResult, Timing, Trajectory, Usage
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -17,7 +18,7 @@ def make_run(directory, records):
     async def commit():
         async with TrajectoryStore(directory) as store:
             for record in records:
-                await store.commit(record)
+                await store.commit(make_commit(record))
 
     asyncio.run(commit())
 

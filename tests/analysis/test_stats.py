@@ -1,11 +1,15 @@
 """The numbers of a run, against examples worked out by hand."""
 
+import json
+
 import pytest
 
 from realwork.analysis.stats import pass_at_k, stats
 from realwork.errors import InputError
+from realwork.types import Observation, Step, Usage
+from tests.e2e.command import realwork
 
-from .records import TIMING, failed, graded, make_run, step
+from .records import BEGAN, TIMING, failed, graded, make_run, step
 
 
 @pytest.fixture
@@ -83,6 +87,77 @@ def test_rollouts_of_several_runs_are_different_rollouts(tmp_path):
     make_run(tmp_path / "x", [graded("a", 0, 2, run="x")])
     make_run(tmp_path / "y", [graded("a", 0, 0, run="y")])
     assert (stats(tmp_path).total.rollouts, stats(tmp_path).total.mean_reward) == (2, 0.5)
+
+
+def answered(*calls, taken_over=0, cached=None):
+    """Steps with one call each, of these statuses and decisions."""
+    steps = [
+        Step(
+            index=index,
+            message_index=0,
+            started_at=BEGAN,
+            usage=Usage(prompt_tokens=100, cached_tokens=cached),
+            observations=(Observation(call_id="c", tool_name="t", status=status, decision=decision),),
+        )
+        for index, (status, decision) in enumerate(calls)
+    ]
+    return {"steps": tuple(steps), "fork_step": taken_over or None}
+
+
+def test_tool_calls_cached_tokens_and_plugins_are_summed_without_what_was_taken_over(tmp_path):
+    said = {"guard": {"blocked": 2, "seconds": 0.5, "name": "x"}, "other": {"error": "boom"}}
+    first = answered(("ok", "allowed"), ("error", "allowed"), ("blocked", "blocked by guard"), cached=60)
+    second = answered(("ok", "allowed"), ("ok", "allowed"), ("ok", "changed by guard"), taken_over=2)
+    records = [
+        graded("a", 0, 2, plugin_data=json.dumps(said), **first),
+        graded("a", 1, 0, plugin_data=json.dumps({"guard": {"blocked": 1}}), **second),
+        graded("b", 0, 2),
+    ]
+    make_run(tmp_path, records)
+    found = stats(tmp_path)
+    a = found.environments["a"]
+    assert a.tool_calls == {"ok": 2, "blocked": 1, "error": 1}
+    assert (a.action_efficiency, a.tool_calls_per_success, a.cached_tokens) == (2 / 4, 6, 180)
+    assert a.decisions == {"allowed": 2, "blocked by guard": 1, "changed by guard": 1}
+    assert a.plugins == {"guard": {"blocked": 3, "seconds": 0.5}, "other": {"errors": 1}}
+    assert (found.environments["b"].action_efficiency, found.environments["b"].cached_tokens) == (None, None)
+    assert found.total.tool_calls == a.tool_calls
+
+
+def test_the_spread_of_rewards_and_groups_without_any(tmp_path):
+    records = [graded("a", 0, 2, seconds=1), graded("a", 1, 0, seconds=2), graded("b", 0, 1, seconds=9)]
+    make_run(tmp_path, [*records, graded("b", 1, 1, seconds=4), graded("c", 0, 2), failed("c", 1, "model")])
+    found = stats(tmp_path)
+    assert [found.environments[name].reward_std for name in "abc"] == [0.5, 0.0, 0.0]
+    assert [found.environments[name].groups_alike for name in "abc"] == [0, 1, 0]
+    assert found.total.groups_alike == 1
+    assert (found.total.median_duration_s, found.total.p95_duration_s) == (4, 10)
+
+
+def test_what_was_planned_and_has_no_row_is_missing(tmp_path):
+    make_run(tmp_path, [graded("a", 0, 2), failed("a", 1, "model")])
+    control = {"max_episodes": 9, "max_episodes_per_env": None, "safety_limit": 3}
+    document = {"run_file": {"environments": [{"id": "a"}, {"id": "never"}], "episode_control_config": control}}
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    found = stats(tmp_path)
+    assert {name: (each.planned, each.missing) for name, each in found.environments.items()} == {
+        "a": (3, 1),
+        "never": (3, 3),
+    }
+    assert (found.total.planned, found.total.missing, found.total.rollouts) == (6, 4, 2)
+    assert found.environments["never"].mean_reward is None
+
+
+def test_the_tables_do_not_flood(tmp_path):
+    make_run(tmp_path, [graded(f"e{number}", 0, 2) for number in range(120)] + [failed("e7", 1, "model")])
+    said = realwork("stats", tmp_path, cwd=tmp_path).stdout
+    assert "70 more environments; --json has them all" in said
+    assert len(json.loads(realwork("stats", tmp_path, "--json", cwd=tmp_path).stdout)["environments"]) == 120
+    listed = realwork("show", tmp_path, cwd=tmp_path).stdout
+    assert "21 more; --all lists them" in listed
+    assert realwork("show", tmp_path, "--all", cwd=tmp_path).stdout.count("r1:e") == 121
+    assert realwork("show", tmp_path, "--environment", "e7", cwd=tmp_path).stdout.count("r1:e7:") == 2
+    assert realwork("show", tmp_path, "--failed", cwd=tmp_path).stdout.count("r1:e") == 1
 
 
 def test_a_run_without_rows_has_numbers_of_nothing(tmp_path):

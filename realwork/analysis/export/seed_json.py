@@ -12,11 +12,11 @@ from typing import Any
 
 from realwork.analysis.attempts import Attempt, Results, attempts
 from realwork.analysis.stats import mean
+from realwork.dataset.durable import durable_file
+from realwork.dataset.read import trajectories
 from realwork.errors import InputError, StoreError
 from realwork.text import valid_unicode
 from realwork.tools import parse_call
-from realwork.trajectories.durable import durable_file
-from realwork.trajectories.read import trajectories
 from realwork.types import (
     CommandAction,
     DoneAction,

@@ -1,0 +1,36 @@
+"""JSON lines for TRL's KTOTrainer: conversations that are wanted or not. Pure functions over the Parquet.
+
+One line per graded rollout. The label is `success`: a rollout that passed some of its tests is not wanted.
+"""
+
+from pathlib import Path
+
+from realwork.analysis.export.chat import chat, tools
+from realwork.analysis.export.files import Exported, Json, exported, write_json_lines
+from realwork.analysis.export.rollouts import completion, graded_rollouts, prompt
+from realwork.types import Trajectory
+
+
+def export_trl_kto(directory: Path, output: Path) -> Exported:
+    """Write the graded rollouts of `directory` to `output`.
+
+    Raises:
+        InputError: there is no run, no graded rollout, none with a reply, or `output` is no place for a file.
+        StoreError: a part cannot be read, or the file cannot be written.
+    """
+    selection = graded_rollouts(directory)
+    entries = (entry(trajectory) for trajectory in selection.with_reply(directory))
+    nothing = f"In no graded rollout of {directory} has the model replied, so there is nothing to export."
+    return exported(write_json_lines(output, entries, nothing=nothing), selection.left_out)
+
+
+def entry(trajectory: Trajectory) -> Json:
+    """`trajectory` as a line: TRL's conversational unpaired preference with tools."""
+    return {
+        "prompt": chat(prompt(trajectory)),
+        "completion": chat(completion(trajectory)),
+        "label": trajectory.success is True,
+        "tools": tools(trajectory),
+        "reward": trajectory.reward,
+        "trajectory_id": trajectory.spec.trajectory_id,
+    }

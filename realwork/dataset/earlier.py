@@ -1,0 +1,76 @@
+"""What an earlier start of a run has left in its directory.
+
+Guarantees: rows that were acknowledged before a kill are put into parts; every attempt that was cut off gets its row,
+with the steps that it had handed over.
+"""
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from realwork.dataset.commits import make_commit
+from realwork.dataset.database import peek
+from realwork.dataset.encoding import Batch, decode_trajectory
+from realwork.dataset.run_directory import host_of, said_holder
+from realwork.dataset.sealing import ledgers
+from realwork.dataset.shards import shards_of
+from realwork.dataset.side_files import side_file_reader
+from realwork.errors import StoreError
+from realwork.types import RolloutSpec, RolloutSummary, Trajectory
+
+MakeLost = Callable[[RolloutSpec, Trajectory | None], Trajectory]
+WAIT_S = 10.0
+"""How long a store that is about to end may keep others waiting."""
+
+
+def earlier_summaries(directory: Path) -> Iterator[RolloutSummary]:
+    """What is known of every attempt with a row; one at a time is in memory.
+
+    Raises:
+        StoreError: a ledger cannot be read, or another process has it.
+    """
+    with ledgers(directory, wait_s=WAIT_S) as found:
+        for ledger, _ in found:
+            yield from ledger.summaries()
+
+
+def settle_cut_off(directory: Path, make: MakeLost) -> None:
+    """Write the rows of the attempts that have begun and have none.
+
+    Args:
+        make: gives the record of such an attempt, from its last unfinished one if there is any.
+
+    Raises:
+        StoreError: they cannot be written, or another process writes there.
+    """
+    read = side_file_reader(directory)
+    with ledgers(directory, wait_s=WAIT_S) as found:
+        for ledger, sealer in found:
+            for spec in ledger.running():
+                row = ledger.unfinished(spec.trajectory_id)
+                lost = make(spec, None if row is None else decode_trajectory(row, 0, read))
+                batch = Batch([commit := make_commit(lost)])
+                if batch.errors:
+                    raise batch.errors[0]
+                ledger.apply([commit], [0.0], batch.packed)
+            sealer.seal_all()
+
+
+def recover(directory: Path) -> None:
+    """Put acknowledged rows into parts that a killed store has left in its ledger, unless somebody is at it.
+
+    A run of another host is left alone: a shared file system may not keep two hosts apart.
+    """
+    if host_of(said_holder(directory)) not in (None, socket.gethostname()):
+        return
+    files = [shard.ledger_file(directory) for shard in shards_of(directory)]
+    if any(_has_log(file) or peek(file, "SELECT 1 FROM batches LIMIT 1") for file in files):
+        with contextlib.suppress(StoreError), ledgers(directory, wait_s=0.0) as found:
+            for _, sealer in found:
+                sealer.seal_all()
+
+
+def _has_log(ledger: Path) -> bool:
+    log = ledger.with_name(f"{ledger.name}-wal")
+    return log.exists() and log.stat().st_size > 0

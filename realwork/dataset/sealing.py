@@ -1,0 +1,170 @@
+"""Moves committed rows out of the ledger into part files.
+
+Guarantees: what a part will hold is in the ledger before the part is written, and the rows leave the ledger after the
+part is on the disk; so a kill at any point neither loses nor doubles a row. A part that is on the disk is never
+written again. Every call blocks; one at a time.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from realwork.dataset.durable import TEMPORARY_SUFFIX, durable_file, sync_directory
+from realwork.dataset.encoding import decode_rows, decode_samples, size_of, with_store_s
+from realwork.dataset.ledger import Ledger
+from realwork.dataset.merging import finish_merge, forget_merges
+from realwork.dataset.parts import FOLDER, SAMPLES_FOLDER, part_files, part_name, part_number, scan, write
+from realwork.dataset.rows import trajectory
+from realwork.dataset.run_directory import write_card
+from realwork.dataset.schema import SAMPLE_SCHEMA
+from realwork.dataset.shards import WHOLE, Shard, shards_of
+from realwork.dataset.summaries import summarize
+from realwork.errors import StoreError, blame
+from realwork.faultpoints import pass_through
+
+
+class Sealing(NamedTuple):
+    """When a part is written, whichever comes first: rows, bytes in the ledger, seconds since the oldest row."""
+
+    rows: int = 8192
+    size_bytes: int = 64 << 20
+    age_s: float = 10.0
+
+
+DEFAULTS = Sealing()
+
+
+class Sealer:
+    """Writes the parts of one ledger.
+
+    Raises:
+        StoreError: the directory cannot be written.
+    """
+
+    def __init__(self, directory: Path, ledger: Ledger, shard: Shard, limits: Sealing) -> None:
+        self._directory = directory
+        self._ledger = ledger
+        self._shard = shard
+        self._limits = limits
+        self._folder = directory / FOLDER
+        self._samples = directory / SAMPLES_FOLDER
+        with blame(StoreError, f"{directory} cannot be used as a run directory"):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            sync_directory(directory)
+            sync_directory(directory.parent)
+        self._next_number = self._take_up()
+
+    def seal(self) -> int:
+        """Write the next part; how many rows it holds, 0 where none was left.
+
+        Raises:
+            StoreError: it could not be written; the rows are still in the ledger.
+        """
+        number = self._next_number
+        count = self._ledger.parts.claim(number, max_rows=self._limits.rows, max_bytes=self._limits.size_bytes)
+        if not count:
+            return 0
+        pass_through("claimed")
+        try:
+            with blame(StoreError, f"{self._folder} could not be written, rows acknowledged before are safe"):
+                self._write(number)
+        except BaseException:
+            self._ledger.parts.release(number)
+            raise
+        pass_through("renamed")
+        self._ledger.parts.seal(number)
+        self._next_number += self._shard.of
+        return count
+
+    def _write(self, number: int) -> None:
+        """Write a part, its samples first: they count only where the part is."""
+        name = part_name(number)
+        samples = ((decode_samples(each), size_of(each)) for each in self._ledger.parts.samples_of(number))
+        if (first := next(samples, None)) is not None:
+            self._write_samples(name, chain([first], samples))
+        rows = (
+            (with_store_s(decode_rows(each.rows), each.waited_s), size_of(each.rows))
+            for each in self._ledger.parts.rows_of(number)
+        )
+        try:
+            with durable_file(self._folder / name, temporary_directory=self._directory) as file:
+                write(file, rows)
+        except BaseException:
+            (self._samples / name).unlink(missing_ok=True)
+            raise
+
+    def _write_samples(self, name: str, samples: Iterable[tuple[pa.RecordBatch, int]]) -> None:
+        is_first = not self._samples.exists()
+        if is_first:
+            self._samples.mkdir(exist_ok=True)
+            sync_directory(self._directory)
+        with durable_file(self._samples / name, temporary_directory=self._directory) as file:
+            write(file, samples, SAMPLE_SCHEMA)
+        if is_first:
+            write_card(self._directory)
+
+    def _take_up(self) -> int:
+        """Go on from what a killed writer has left; the number of the next part."""
+        finish_merge(self._directory, self._ledger)
+        there = self._own(part_files(self._directory))
+        with blame(StoreError, f"{self._directory} cannot be used as a run directory"):
+            forget_merges(self._directory, self._shard)
+            for leftover in self._directory.glob(f".part-*{TEMPORARY_SUFFIX}"):
+                if self._own([leftover.with_name(leftover.name.removeprefix(".").removesuffix(TEMPORARY_SUFFIX))]):
+                    leftover.unlink()
+            for number in self._own(part_files(self._directory, SAMPLES_FOLDER)) - there:
+                (self._samples / part_name(number)).unlink()
+        known = self._ledger.parts.numbers()
+        for number, sealed in known.items():
+            if not sealed and number in there:
+                self._ledger.parts.seal(number)
+            elif not sealed:
+                self._ledger.parts.release(number)
+        for number in sorted(there - known.keys()):
+            self._adopt(number)
+        if self._samples.exists():
+            write_card(self._directory)
+        return self._shard.next(there | known.keys())
+
+    def _own(self, paths: Iterable[Path]) -> set[int]:
+        """The numbers of those parts that are this shard's."""
+        numbers = {part_number(path) for path in paths}
+        return {number for number in numbers if number is not None and self._shard.has(number)}
+
+    def _adopt(self, number: int) -> None:
+        """Take over a part of an earlier ledger, which is gone."""
+        part = self._folder / part_name(number)
+        with blame(StoreError, f"{part} is no complete part file, move it away to go on"):
+            found = [summarize(trajectory(row)) for batch in scan(part, batch_rows=8) for row in batch.to_pylist()]
+        self._ledger.parts.adopt(number, found)
+
+    def seal_all(self) -> None:
+        """Put every row that is in the ledger into parts.
+
+        Raises:
+            StoreError: a part could not be written; its rows are still in the ledger.
+        """
+        while self.seal():
+            pass
+
+
+@contextmanager
+def ledgers(directory: Path, *, wait_s: float) -> Iterator[list[tuple[Ledger, Sealer]]]:
+    """Every ledger of the run in `directory`, for the length of the block, in which nobody else writes there.
+
+    A run that has not begun has none; one that has parts, but has lost its ledger, gets one.
+
+    Raises:
+        StoreError: one cannot be used, or another process has it.
+    """
+    with ExitStack() as opened:
+        found = []
+        for shard in shards_of(directory) or ([WHOLE] if part_files(directory) else []):
+            ledger = Ledger(shard.ledger_file(directory), wait_s=wait_s)
+            opened.callback(ledger.close)
+            found.append((ledger, Sealer(directory, ledger, shard, DEFAULTS)))
+        yield found

@@ -1,0 +1,297 @@
+"""What an acknowledged commit is worth."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import realwork
+from realwork.dataset.ack import Begun
+from realwork.dataset.commits import make_commit, make_unfinished
+from realwork.dataset.earlier import recover
+from realwork.dataset.encoding import Batch
+from realwork.dataset.ledger import Ledger
+from realwork.dataset.parts import ids_in, part_files
+from realwork.dataset.read import trajectories
+from realwork.dataset.run_directory import open_run
+from realwork.dataset.sealing import Sealing
+from realwork.dataset.store import TrajectoryStore
+from realwork.dataset.summaries import summarize
+from realwork.errors import StoreError
+from realwork.types import Message
+
+from .records import graded, rich
+
+HERE = Path(__file__).parent
+
+
+def commit_all(directory, records):
+    """The acks of `records`, all committed at once."""
+
+    async def commit():
+        async with TrajectoryStore(directory) as store:
+            return await asyncio.gather(*[store.commit(make_commit(record)) for record in records])
+
+    return asyncio.run(commit())
+
+
+def ids_on_disk(directory):
+    return [trajectory_id for part in part_files(directory) for trajectory_id in ids_in(part)]
+
+
+def start(script, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(Path(realwork.__file__).parents[1])}
+    command = [sys.executable, str(HERE / script), *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_commit_is_on_the_disk_when_it_is_acknowledged_and_in_a_part_when_it_is_sealed(tmp_path):
+    async def commit():
+        async with TrajectoryStore(tmp_path) as store:
+            ack = await store.commit(make_commit(graded()))
+            copied = shutil.copytree(tmp_path, tmp_path.with_name("copied"))
+            before = ids_on_disk(tmp_path)
+            await store.seal()
+            return ack, copied, before, ids_on_disk(tmp_path)
+
+    ack, copied, before, after = asyncio.run(commit())
+    assert (ack.trajectory_id, ack.outcome, before, after) == ("r1:calc:0:0", "committed", [], ["r1:calc:0:0"])
+    assert ack.summary == summarize(graded())
+    open_run(copied, "{}")
+    assert [record.spec for record in trajectories(copied)] == [graded().spec]
+
+
+def test_commits_that_arrive_together_go_into_few_transactions_and_one_part(tmp_path, monkeypatch):
+    written = []
+    apply = Ledger.apply
+    monkeypatch.setattr(
+        Ledger, "apply", lambda self, what, *more: written.append(len(what)) or apply(self, what, *more)
+    )
+    commit_all(tmp_path, [graded(sample) for sample in range(50)])
+    assert (sum(written), len(written) <= 3) == (50, True)
+    assert [len(ids_in(part)) for part in part_files(tmp_path)] == [50]
+
+
+def test_the_first_commit_of_an_attempt_stays_and_the_same_one_again_is_a_duplicate(tmp_path):
+    acks = commit_all(tmp_path, [graded(model="first"), graded(model="first"), graded(model="second")])
+    acks += commit_all(tmp_path, [graded(model="first"), graded(model="after a restart")])
+    assert [ack.outcome for ack in acks] == ["committed", "duplicate", "fenced", "duplicate", "fenced"]
+    assert [ack.summary for ack in acks] == [summarize(graded())] * 5
+    assert ids_on_disk(tmp_path) == ["r1:calc:0:0"]
+    open_run(tmp_path, "{}")
+    assert [record.model for record in trajectories(tmp_path)] == ["first"]
+
+
+def test_an_attempt_that_a_later_one_has_taken_the_place_of_writes_nothing(tmp_path):
+    async def run():
+        async with TrajectoryStore(tmp_path) as store:
+            store.begin(Begun(spec=graded(0).spec, node_id="a"))
+            store.begin(Begun(spec=graded(0, attempt=1).spec, node_id="b"))
+            zombie = await store.commit(make_commit(graded(0)))
+            later = await store.commit(make_commit(graded(0, attempt=1)))
+            return zombie, later, await store.commit(make_commit(graded(0)))
+
+    zombie, later, again = asyncio.run(run())
+    assert [zombie.outcome, later.outcome, again.outcome] == ["fenced", "committed", "fenced"]
+    assert (zombie.summary, again.summary) == (None, None)
+    assert ids_on_disk(tmp_path) == ["r1:calc:0:1"]
+
+
+def test_a_restart_goes_on_with_the_numbers_and_removes_what_was_left_half_written(tmp_path):
+    commit_all(tmp_path, [graded(0)])
+    before = {part: part.read_bytes() for part in part_files(tmp_path)}
+    (tmp_path / ".part-000002.parquet.tmp").write_bytes(b"half")
+    commit_all(tmp_path, [graded(1)])
+    assert [part.name for part in part_files(tmp_path)] == ["part-000001.parquet", "part-000002.parquet"]
+    assert before == {part: part.read_bytes() for part in before}
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_the_row_says_how_long_it_waited_for_the_store(tmp_path):
+    commit_all(tmp_path, [graded()])
+    assert 0 < pq.read_table(part_files(tmp_path)[0])["timing"][0]["store_s"].as_py() < 10
+
+
+def test_a_commit_that_is_no_row_fails_alone(tmp_path):
+    good, bad, broken, also_good = (make_commit(graded(sample)) for sample in (0, 1 << 40, 3, 2))
+    broken = broken.model_copy(update={"content": broken.content[: len(broken.content) // 2]})
+
+    async def commit():
+        async with TrajectoryStore(tmp_path) as store:
+            return await asyncio.gather(*map(store.commit, (good, bad, broken, also_good)), return_exceptions=True)
+
+    first, second, third, fourth = asyncio.run(commit())
+    assert isinstance(second, StoreError)
+    assert "sample_index" in str(second)
+    assert isinstance(third, StoreError)
+    assert [first.outcome, fourth.outcome] == ["committed", "committed"]
+    assert ids_on_disk(tmp_path) == ["r1:calc:0:0", "r1:calc:2:0"]
+
+
+def test_no_text_can_fail_a_commit(tmp_path):
+    texts = ["a\udc80b", "nul\0nul", "\x1b[31mred\x1b[0m", "x" * 5_000_000, "", "\ud83d \U0001f600 \u2028"]
+    records = [graded(number, messages=(Message(role="user", content=text),)) for number, text in enumerate(texts)]
+    commit_all(tmp_path, records)
+    open_run(tmp_path, "{}")
+    contents = [record.messages[0].content for record in trajectories(tmp_path)]
+    assert contents == ["a\ufffdb", *texts[1:5], "\ufffd \U0001f600 \u2028"]
+
+
+def test_many_long_rows_are_written_in_row_groups_of_bounded_size(tmp_path):
+    text = "0123456789" * 1_000_000
+    commit_all(tmp_path, [graded(n, messages=(Message(role="user", content=text),)) for n in range(8)])
+    sizes = [
+        metadata.row_group(group).total_byte_size
+        for metadata in map(pq.read_metadata, part_files(tmp_path))
+        for group in range(metadata.num_row_groups)
+    ]
+    assert len(sizes) >= 2
+    assert max(sizes) < 2 * (32 << 20)
+
+
+def test_unfinished_records_replace_each_other_survive_a_restart_and_end_with_the_commit(tmp_path):
+    def progress(store, record):
+        store.progress(make_unfinished(record))
+
+    async def run():
+        async with TrajectoryStore(tmp_path) as store:
+            progress(store, graded(0, model="1 step"))
+            progress(store, graded(0, model="2 steps"))
+            progress(store, graded(1))
+            await store.commit(make_commit(graded(1)))
+            progress(store, graded(1))
+        async with TrajectoryStore(tmp_path) as store:
+            return [await store.unfinished(f"r1:calc:{sample}:0") for sample in range(3)]
+
+    lost, committed, unknown = asyncio.run(run())
+    assert (lost.model, committed, unknown) == ("2 steps", None, None)
+
+
+def test_a_commit_that_is_cancelled_does_not_hold_up_the_others(tmp_path):
+    async def run():
+        async with TrajectoryStore(tmp_path) as store:
+            first, second = (asyncio.create_task(store.commit(make_commit(graded(sample)))) for sample in range(2))
+            await asyncio.sleep(0)
+            first.cancel()
+            return await second
+
+    assert asyncio.run(run()).outcome == "committed"
+
+
+def test_closing_writes_what_waits_and_refuses_what_comes_later(tmp_path):
+    async def run():
+        store = TrajectoryStore(tmp_path)
+        waiting = [asyncio.create_task(store.commit(make_commit(graded(sample)))) for sample in range(20)]
+        await asyncio.sleep(0)
+        await store.close()
+        await store.close()
+        assert all(task.done() for task in waiting)
+        with pytest.raises(StoreError, match="closed"):
+            await store.commit(make_commit(graded(99)))
+
+    asyncio.run(run())
+    assert len(ids_on_disk(tmp_path)) == 20
+
+
+def test_a_second_writer_is_kept_out(tmp_path):
+    async def run():
+        async with TrajectoryStore(tmp_path):
+            with pytest.raises(StoreError, match="another process writes"):
+                TrajectoryStore(tmp_path, lock_wait_s=0.2)
+        async with TrajectoryStore(tmp_path):
+            pass
+
+    asyncio.run(run())
+
+
+def test_a_broken_part_is_named(tmp_path):
+    (tmp_path / "trajectories").mkdir()
+    (tmp_path / "trajectories" / "part-000001.parquet").write_bytes(b"PAR1")
+    with pytest.raises(StoreError, match=r"part-000001\.parquet"):
+        TrajectoryStore(tmp_path)
+
+
+def test_readers_beside_a_writer_see_complete_files_only(tmp_path):
+    open_run(tmp_path, "{}")
+    done = threading.Event()
+    counts = []
+
+    def read_again_and_again():
+        while not done.is_set():
+            parts = sorted((tmp_path / "trajectories").glob("*.parquet"))
+            counts.append(sum(pq.read_table(part).num_rows for part in parts))
+
+    async def commit():
+        async with TrajectoryStore(tmp_path, sealing=Sealing(rows=20)) as store:
+            gate = asyncio.Semaphore(8)
+
+            async def one(sample):
+                async with gate:
+                    await store.commit(make_commit(rich(sample)))
+
+            await asyncio.gather(*[one(sample) for sample in range(200)])
+
+    errors = []
+    reader = threading.Thread(target=lambda: _note_errors(read_again_and_again, errors))
+    reader.start()
+    asyncio.run(commit())
+    done.set()
+    reader.join()
+    assert errors == []
+    assert counts == sorted(counts)
+    assert len(set(counts)) > 3
+    assert sum(1 for _ in trajectories(tmp_path)) == 200
+
+
+def _note_errors(function, errors):
+    try:
+        function()
+    except Exception as error:  # noqa: BLE001 - the assertion of the test is that there is none
+        errors.append(error)
+
+
+def test_every_acknowledged_row_survives_the_kill_of_the_writer(tmp_path):
+    directory, acks = tmp_path / "run", tmp_path / "acks"
+    acks.touch()
+    for round_number in range(1, 4):
+        process = start("committer.py", directory, acks)
+        end = time.monotonic() + 60
+        while acks.read_text().count("\n") < round_number * 60 and time.monotonic() < end and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, process.stderr.read()
+        process.communicate()
+        recover(directory)
+        rows = Counter(ids_on_disk(directory))
+        acknowledged = set(acks.read_text().split())
+        assert len(acknowledged) >= 60
+        assert acknowledged <= rows.keys()
+        assert set(rows.values()) == {1}
+
+
+def test_a_full_disk_fails_every_waiting_commit_leaves_nothing_and_passes(tmp_path):
+    process = start("full_disk.py", tmp_path)
+    said, problem = process.communicate(timeout=60)
+    assert process.returncode == 0, problem
+    outcome = json.loads(said)
+    assert outcome["before"] == "committed"
+    assert all("ledger.sqlite could not be written" in text for text in outcome["full"]), outcome
+    assert outcome["left"] == []
+    assert outcome["after"] == ["committed", "duplicate"]
+    assert ids_on_disk(tmp_path) == ["r1:calc:0:0", "r1:calc:1:0"]
+
+
+def test_rows_that_do_not_fit_for_a_reason_nobody_finds_are_refused(monkeypatch):
+    monkeypatch.setattr("realwork.dataset.encoding._unfit", lambda rows, schema: None)
+    batch = Batch([make_commit(graded(0)), make_commit(graded(1 << 40))])
+    assert sorted(batch.errors) == [0, 1]
