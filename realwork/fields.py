@@ -4,10 +4,10 @@ Messages never hold the value, which may be secret.
 """
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 
 LARGEST_COUNT = 2**31 - 1
 LONGEST_S = 1e9
@@ -73,6 +73,16 @@ def _api_root(value: str) -> str:
     return value
 
 
+def _api_roots(value: Any) -> str | list[str]:
+    match value:
+        case str():
+            return _api_root(value)
+        case [_, *_] if all(isinstance(each, str) for each in value):
+            return [_api_root(each) for each in value]
+        case _:
+            raise ValueError("must be a URL such as http://127.0.0.1:8000/v1, or a list of them")
+
+
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_S)]
 Count = Annotated[int, Field(gt=0, le=LARGEST_COUNT)]
 CountOrZero = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
@@ -81,4 +91,4 @@ Line = Annotated[Text, AfterValidator(_no_control)]
 SandboxPath = Annotated[Line, AfterValidator(_absolute)]
 Value = Annotated[str, AfterValidator(_no_nul)]
 VariableName = Annotated[str, AfterValidator(_variable_name)]
-BaseUrl = Annotated[str, AfterValidator(_api_root)]
+BaseUrls = Annotated[str | list[str], PlainValidator(_api_roots)]

@@ -5,13 +5,16 @@ Runs on any node; says what is wrong in sentences and starts no container.
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from realwork.config import RunConfig
-from realwork.errors import SandboxError
+from realwork.errors import ModelRefused, SandboxError
 from realwork.sandbox.abilities import abilities
 from realwork.sandbox.engine import Engine, open_engine
 from realwork.sandbox.image import check_shell, ensure_image
+from realwork.secret import NO_KEY, KeySource, Secret, read_key
 from realwork.types import Record
 
 
@@ -20,30 +23,37 @@ class EngineNeeds(Record):
 
     Attributes:
         images: each image, and the ids of the environments whose sandboxes are made of it.
-        networks: names of networks of the engine, beside none and bridge.
-        runtimes: names of OCI runtimes, beside the engine's own.
+        networks: names of networks of the engine, beside none and bridge, and the fields that name them.
+        runtimes: names of OCI runtimes, beside the engine's own; likewise.
     """
 
     images: dict[str, str]
-    networks: tuple[str, ...] = ()
-    runtimes: tuple[str, ...] = ()
+    networks: dict[str, str] = {}
+    runtimes: dict[str, str] = {}
 
 
 def engine_needs(config: RunConfig) -> EngineNeeds | None:
     """What an engine must have for `config`; null for the local sandbox, which needs none."""
     if config.sandbox_config.kind != "docker":
         return None
-    images: dict[str, list[str]] = {}
-    networks = set()
-    runtimes = {config.limits(environment).runtime for environment in config.environments}
+    images: dict[str, str] = {}
+    networks: dict[str, str] = {}
+    runtimes: dict[str, str] = {}
     for environment in config.environments:
-        images.setdefault(environment.docker_image, []).append(environment.id)
-        networks |= {config.network(environment)} | ({environment.init_network} if environment.init_commands else set())
-    return EngineNeeds(
-        images={image: ", ".join(ids) for image, ids in images.items()},
-        networks=tuple(sorted(networks - {"none", "bridge"})),
-        runtimes=tuple(sorted(runtime for runtime in runtimes if runtime is not None)),
-    )
+        _add(images, environment.docker_image, environment.id)
+        asked = {f"network of {environment.id}": config.network(environment)}
+        if environment.init_commands:
+            asked[f"init_network of {environment.id}"] = environment.init_network
+        for field, network in asked.items():
+            if network not in ("none", "bridge"):
+                _add(networks, network, field)
+        if runtime := config.limits(environment).runtime:
+            _add(runtimes, runtime, environment.id)
+    return EngineNeeds(images=images, networks=networks, runtimes=runtimes)
+
+
+def _add(needs: dict[str, str], name: str, who: str) -> None:
+    needs[name] = f"{needs[name]}, {who}" if name in needs else who
 
 
 def capacity_problems(config: RunConfig) -> list[str]:
@@ -66,12 +76,31 @@ def engine_problems(needs: EngineNeeds | None, on_progress: Callable[[str], None
 
     Missing images are pulled, with `on_progress` told of it.
     """
-    return asyncio.run(_engine_problems(needs, on_progress)) if needs else []
+    return _run(_engine_problems(needs, on_progress)) if needs else []
+
+
+def _run(work: Coroutine[Any, Any, list[str]]) -> list[str]:
+    """What `work` returns; where an event loop is running already, in a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+def key_problems(source: KeySource) -> list[str]:
+    """What keeps Ray's processes of this node from finding the key, in sentences."""
+    try:
+        read_key(source, Secret(NO_KEY), os.environ)
+    except ModelRefused as error:
+        return [f"llm_config.api_key: {error}"]
+    return []
 
 
 def engine_shortcomings(needs: EngineNeeds | None) -> list[str]:
     """What the engine of this machine cannot enforce; each completes "the engine does not enforce"."""
-    return asyncio.run(_engine_shortcomings(needs)) if needs else []
+    return _run(_engine_shortcomings(needs)) if needs else []
 
 
 async def _engine_shortcomings(needs: EngineNeeds) -> list[str]:
@@ -100,13 +129,17 @@ async def _missing_parts(engine: Engine, needs: EngineNeeds) -> list[str]:
     problems = []
     runtimes = (await abilities(engine, None)).runtimes
     problems += [
-        f"sandbox_config.runtime: the engine has no '{name}', only {', '.join(runtimes)}"
-        for name in needs.runtimes
+        f"runtime of {environments}: the engine has no '{name}', only {', '.join(runtimes)}"
+        for name, environments in needs.runtimes.items()
         if name not in runtimes
     ]
     if needs.networks:
         there = {one["Name"] for one in await engine.call("listing networks", engine.client.networks)}
-        problems += [f"network: the engine has none called '{name}'" for name in needs.networks if name not in there]
+        problems += [
+            f"{fields}: the engine has no network called '{name}'"
+            for name, fields in needs.networks.items()
+            if name not in there
+        ]
     return problems
 
 

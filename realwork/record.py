@@ -1,4 +1,4 @@
-"""The record of one attempt: what it shares with others, how it is made, and what the driver learns of it.
+"""The record of one attempt: what it shares with others, and how it is made.
 
 Guarantees: a failure takes the grade with it, so that no failed record has a reward; it can be read at any time.
 """
@@ -8,25 +8,26 @@ import platform
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import SecretStr
-
 import realwork
 from realwork.config import EnvironmentConfig, RunConfig
 from realwork.environment import PackedFolder
 from realwork.episode import Episode
-from realwork.errors import EpisodeError, FailureCause, ImageError, ModelRefused, NodeError, PrepareError, SandboxLost
+from realwork.errors import (
+    EpisodeError,
+    FailureCause,
+    NodeError,
+)
 from realwork.grading import Grade
 from realwork.model.base import Model
 from realwork.model.scripted import Script
 from realwork.plugins.panel import PackedPlugin
+from realwork.secret import KeySource
 from realwork.text import tail
 from realwork.tools import tool_schemas
 from realwork.types import (
     NamedReward,
     Record,
-    Resumption,
     RolloutSpec,
-    RolloutSummary,
     Status,
     TerminatedReason,
     Timing,
@@ -48,7 +49,8 @@ class RolloutSettings(Record):
     """What every rollout of a run shares.
 
     Attributes:
-        config: without the key, which stands in `api_key` alone.
+        config: without the key.
+        key: where the processes of rollouts find the key.
         script: what the built-in model plays, null for a real one.
         folders: the packed `copy_folders` by environment id; `test_folders` likewise.
         environments_json: what a row may show of each environment, nothing secret, by environment id.
@@ -57,7 +59,7 @@ class RolloutSettings(Record):
     """
 
     config: RunConfig
-    api_key: SecretStr | None = None
+    key: KeySource = KeySource()
     script: Script | None = None
     folders: dict[str, tuple[PackedFolder, ...]] = {}
     test_folders: dict[str, tuple[PackedFolder, ...]] = {}
@@ -203,45 +205,3 @@ def with_steps(lost: Trajectory, unfinished: Trajectory | None) -> Trajectory:
     kept = ("messages", "steps", "timing", "started_at", *place)
     taken_over = ("parent_trajectory_id", "fork_step")
     return lost.model_copy(update={name: getattr(unfinished, name) for name in kept + taken_over})
-
-
-def summarize(trajectory: Trajectory) -> RolloutSummary:
-    """What the driver is told of `trajectory`."""
-    return RolloutSummary(
-        spec=trajectory.spec,
-        status=trajectory.status,
-        terminated_reason=trajectory.terminated_reason,
-        failure_cause=trajectory.failure_cause,
-        error_message=trajectory.error_message,
-        retryable=trajectory.retryable,
-        fails_environment=trajectory.error_type in (ImageError.__name__, PrepareError.__name__),
-        aborts_run=trajectory.error_type == ModelRefused.__name__,
-        loses_sandbox=trajectory.error_type == SandboxLost.__name__ and bool(trajectory.messages),
-        resumption=_resumption(trajectory),
-        reward=trajectory.reward,
-        success=trajectory.success,
-        tests_passed=trajectory.tests_passed,
-        tests_total=trajectory.tests_total,
-        **trajectory.totals.model_dump(),
-        duration_s=(trajectory.ended_at - trajectory.started_at).total_seconds(),
-        plugin_errors=_plugin_errors(trajectory.plugin_data),
-    )
-
-
-def _resumption(trajectory: Trajectory) -> Resumption | None:
-    """The last snapshot of an attempt whose container or process was lost."""
-    if not trajectory.retryable or trajectory.failure_cause not in ("sandbox", "node"):
-        return None
-    for step in reversed(trajectory.steps):
-        if step.state_snapshot is not None:
-            return Resumption(
-                parent_trajectory_id=trajectory.spec.trajectory_id,
-                fork_step=step.index + 1,
-                snapshot_id=step.state_snapshot.id,
-            )
-    return None
-
-
-def _plugin_errors(plugin_data: str) -> dict[str, str]:
-    said = json.loads(plugin_data)
-    return {name: str(each["error"]) for name, each in said.items() if isinstance(each, dict) and each.get("error")}

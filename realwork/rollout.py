@@ -16,6 +16,7 @@ from realwork.config import EnvironmentConfig, RunConfig
 from realwork.environment import Environment, PackedFolder
 from realwork.episode import Episode, EpisodeLimits, History, history_of
 from realwork.errors import Cancelled, GradingError, SandboxError
+from realwork.faultpoints import pass_through
 from realwork.grading import TRANSFER_S, Grading, grade
 from realwork.model.base import Model
 from realwork.plugins.hooks import Hooks, longest_hooks_s
@@ -72,8 +73,8 @@ def longest_s(config: RunConfig, environment: EnvironmentConfig) -> float:
     """Seconds after which an attempt has ended, whatever happened; its sandbox ends itself then."""
     timeouts = config.timeouts(environment)
     init_s = timeouts.global_timeout * len(environment.init_commands)
-    tests_s = timeouts.test_timeout * len(environment.unit_tests)
-    return init_s + timeouts.global_timeout + tests_s + longest_hooks_s(config) + TRANSFER_S + 4 * OVERTIME_S
+    tests_s = timeouts.test_timeout * (len(environment.unit_tests) + 2)
+    return 2 * init_s + timeouts.global_timeout + tests_s + longest_hooks_s(config) + TRANSFER_S + 4 * OVERTIME_S
 
 
 async def run_rollout(
@@ -152,7 +153,9 @@ class _Attempt:
             await self._backends.prepare(self._spec, environment)
             await self._take_up()
         began = time.monotonic()
+        pass_through("create")
         async with self._backends.open_sandbox(self._spec, environment) as sandbox:
+            pass_through("start")
             parent = self._record.parent
             digest = parent.image_digest if parent else sandbox.image_digest
             self._record.place |= {"image_digest": digest, "node_id": sandbox.node_name}
@@ -162,6 +165,7 @@ class _Attempt:
                 self._record.model = model
                 async with self._snapshots(sandbox) as snapshots:
                     reason = await self._play(environment, sandbox, model, snapshots)
+            pass_through("grade")
             await self._grade(environment, sandbox)
         self._record.end(reason)
 
@@ -216,6 +220,7 @@ class _Attempt:
             max_steps=config.rollout_config.max_steps,
             max_tokens=config.rollout_config.max_episode_tokens,
             max_context_messages=config.llm_config.max_context_messages,
+            max_context_tokens=config.llm_config.max_context_tokens,
             max_output_length=config.llm_config.max_output_length,
             tracks_usage=config.llm_config.track_token_usage,
         )
@@ -263,6 +268,7 @@ class _Attempt:
             folders=self._folders,
             test_folders=self._test_folders,
             test_timeout_s=self._config.timeouts(environment).test_timeout,
+            preparation_s=self._config.timeouts(environment).global_timeout * len(environment.init_commands),
             limit_bytes=self._config.limits(environment).output_limit_bytes,
         )
         self._hooks.testing()

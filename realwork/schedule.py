@@ -2,12 +2,14 @@
 
 Pure: no clock, no Ray, no disk. Guarantees: a rollout has at most one attempt in flight and at most `max_retries` + 1
 of them in all; a rollout that has been graded is never played again, nor one whose container was lost twice in a row at
-the same step; an environment that is not prepared yet has one rollout in flight, so that what fails it fails once.
+the same step, or whose tests could twice in a row not be run; an environment that is not prepared yet has one rollout
+in flight, so that what fails it fails once.
 """
 
 import zlib
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from realwork.config import EnvironmentConfig, EpisodeControlConfig, RunConfig
 from realwork.types import Record, Resumption, RolloutSpec, RolloutSummary
@@ -20,6 +22,7 @@ class EnvironmentProgress(Record):
 
     Attributes:
         skipped: rollouts that episode control made unnecessary.
+        withheld: rollouts of an environment that was not begun, as a budget of the run was used up.
         failed: rollouts that ended without a grade and get no new attempt, the ones never started because their
             environment failed included.
     """
@@ -29,9 +32,23 @@ class EnvironmentProgress(Record):
     graded: int = 0
     successful: int = 0
     skipped: int = 0
+    withheld: int = 0
     failed: int = 0
     in_flight: int = 0
     waiting: int = 0
+
+    @property
+    def done(self) -> int:
+        """Rollouts of which nothing is left to do."""
+        return self.graded + self.failed + self.skipped + self.withheld
+
+
+class _TakenUp(NamedTuple):
+    """The attempt of an earlier start that counts for a rollout: the graded one, else the last."""
+
+    attempt: int
+    success: bool | None
+    resumption: Resumption | None
 
 
 class _Plan:
@@ -44,10 +61,11 @@ class _Plan:
         self.is_prepared = not environment.needs_preparation
         self.planned = control.episodes_per_environment
         self.waiting: deque[tuple[int, int]] = deque((sample, 0) for sample in range(self.planned))
+        self.taken_up: dict[int, _TakenUp] = {}
         self.first_attempts: dict[int, int] = {}
         self.resumptions: dict[int, Resumption] = {}
-        self.lost_at: dict[int, int] = {}
-        self.in_flight = self.graded = self.successful = self.failed = self.skipped = 0
+        self.failed_so: dict[int, tuple[str, int]] = {}
+        self.in_flight = self.graded = self.successful = self.failed = self.skipped = self.withheld = 0
         self.is_stopped = False
 
     def take(self) -> tuple[int, int] | None:
@@ -57,19 +75,28 @@ class _Plan:
         self.in_flight += 1
         return self.waiting.popleft()
 
-    def resume(self, attempts: Sequence[RolloutSummary]) -> None:
-        """Take up where an earlier start left off; `attempts` are the ones that count, one for a sample."""
-        for summary in attempts:
-            sample = summary.spec.sample_index
-            if (sample, 0) not in self.waiting:
-                continue
-            self.waiting.remove((sample, 0))
-            if summary.success is not None:
+    def take_up(self, summary: RolloutSummary) -> None:
+        """Take note of an attempt of an earlier start."""
+        sample, attempt = summary.spec.sample_index, summary.spec.attempt
+        if sample >= self.planned:
+            return
+        before = self.taken_up.get(sample)
+        if before is None or (summary.success is not None, attempt) > (before.success is not None, before.attempt):
+            self.taken_up[sample] = _TakenUp(attempt, summary.success, summary.resumption)
+
+    def begin(self) -> None:
+        """Plan what the attempts that were taken up have left to do."""
+        for sample, found in self.taken_up.items():
+            if found.success is not None:
                 self.graded += 1
-                self.successful += summary.success
+                self.successful += found.success
             else:
-                self.first_attempts[sample] = summary.spec.attempt + 1
-                self.waiting.append((sample, summary.spec.attempt + 1))
+                self.first_attempts[sample] = found.attempt + 1
+                if found.resumption is not None:
+                    self.resumptions[sample] = found.resumption
+        missing = [sample for sample in range(self.planned) if sample not in self.taken_up]
+        self.waiting = deque([*((each, 0) for each in missing), *self.first_attempts.items()])
+        self.taken_up.clear()
         if self._is_satisfied():
             self.skip_waiting()
 
@@ -77,7 +104,7 @@ class _Plan:
         if summary.success is not None:
             self.graded += 1
             self.successful += summary.success
-        elif not self._is_lost_again(summary) and self._may_retry(summary):
+        elif not self._failed_so_again(summary) and self._may_retry(summary):
             self._note_resumption(summary)
             self.waiting.appendleft((summary.spec.sample_index, summary.spec.attempt + 1))
         else:
@@ -92,17 +119,26 @@ class _Plan:
         self.skipped += len(self.waiting)
         self.waiting.clear()
 
+    def withhold(self) -> None:
+        """Do not begin, unless it has begun."""
+        is_retried = any(attempt for _, attempt in self.waiting)
+        if not (self.in_flight or self.graded or self.failed or is_retried):
+            self.withheld += len(self.waiting)
+            self.waiting.clear()
+
     def _may_retry(self, summary: RolloutSummary) -> bool:
         tried = summary.spec.attempt - self.first_attempts.get(summary.spec.sample_index, 0)
         return summary.retryable and tried < self.max_retries
 
-    def _is_lost_again(self, summary: RolloutSummary) -> bool:
-        """Whether the container was lost where the attempt before had lost its own: then the agent does it."""
+    def _failed_so_again(self, summary: RolloutSummary) -> bool:
+        """Whether it failed just as the attempt before did, in a way in which an agent can make it fail."""
         sample = summary.spec.sample_index
-        lost_at = self.lost_at.pop(sample, None)
+        before = self.failed_so.pop(sample, None)
         if summary.loses_sandbox:
-            self.lost_at[sample] = summary.n_steps
-        return summary.loses_sandbox and lost_at == summary.n_steps
+            self.failed_so[sample] = ("sandbox", summary.n_steps)
+        elif summary.failure_cause == "grading":
+            self.failed_so[sample] = ("grading", 0)
+        return before is not None and self.failed_so.get(sample) == before
 
     def _note_resumption(self, summary: RolloutSummary) -> None:
         """Remember what the next attempt goes on from; one that came no further than it began is no way to go."""
@@ -131,6 +167,7 @@ class _Plan:
             graded=self.graded,
             successful=self.successful,
             skipped=self.skipped,
+            withheld=self.withheld,
             failed=self.failed,
             in_flight=self.in_flight,
             waiting=len(self.waiting),
@@ -140,25 +177,20 @@ class _Plan:
 class Schedule:
     """The rollouts of a run, environment by environment, so that groups are finished one after the other."""
 
-    def __init__(self, config: RunConfig, run_id: str, *, already: Iterable[RolloutSummary] = ()) -> None:
-        """Plan every rollout of `config` but those that are graded in `already`, the attempts of an earlier start."""
+    def __init__(self, config: RunConfig, run_id: str) -> None:
+        """Plan every rollout of `config`."""
         self._run_id = run_id
         self._plans = {
             environment.id: _Plan(environment, config.episode_control_config) for environment in config.environments
         }
-        self._resume(list(already))
 
-    def _resume(self, attempts: Sequence[RolloutSummary]) -> None:
-        last: dict[tuple[str, int], RolloutSummary] = {}
+    def take_up(self, attempts: Iterable[RolloutSummary]) -> None:
+        """Leave out what is graded among `attempts`, all that earlier starts have played; nothing is in flight yet."""
         for summary in attempts:
-            key = (summary.spec.environment_id, summary.spec.sample_index)
-            if key not in last or (summary.success is not None, summary.spec.attempt) > (
-                last[key].success is not None,
-                last[key].spec.attempt,
-            ):
-                last[key] = summary
-        for environment_id, plan in self._plans.items():
-            plan.resume([summary for (name, _), summary in last.items() if name == environment_id])
+            if (plan := self._plans.get(summary.spec.environment_id)) is not None:
+                plan.take_up(summary)
+        for plan in self._plans.values():
+            plan.begin()
 
     def next(self) -> RolloutSpec | None:
         """The next rollout to start, null when none can be started now."""
@@ -195,6 +227,11 @@ class Schedule:
         plan = self._plans[environment_id]
         plan.is_stopped = True
         plan.skip_waiting()
+
+    def begin_no_more(self) -> None:
+        """Begin no environment of which nothing has been played yet."""
+        for plan in self._plans.values():
+            plan.withhold()
 
     def set_max_retries(self, environment_id: str, max_retries: int) -> None:
         """Let failed rollouts of the environment have so many new attempts from now on."""

@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "realwork"
 ROWS = [
     ["errors"],
     ["types"],
-    ["text", "fields"],
+    ["text", "fields", "references", "faultpoints"],
+    ["secret"],
     ["limits"],
     ["config"],
     ["tools"],
@@ -21,7 +22,7 @@ ROWS = [
     ["model"],
     ["runfile"],
     ["plugins"],
-    ["trajectories"],
+    ["dataset"],
     ["environment"],
     ["grading", "snapshots"],
     ["episode"],
@@ -30,8 +31,11 @@ ROWS = [
     ["backends", "preflight"],
     ["analysis"],
     ["distributed"],
-    ["api"],
+    ["settings"],
+    ["opening", "sweeping"],
+    ["api", "streaming"],
     ["bench"],
+    ["tiny"],
     ["cli"],
 ]
 HOMES = {
@@ -40,11 +44,16 @@ HOMES = {
     "requests": {"sandbox"},
     "urllib3": {"sandbox"},
     "openai": {"model"},
-    "pyarrow": {"trajectories", "analysis"},
+    "httpx2": {"model"},
+    "pyarrow": {"dataset", "analysis"},
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"cli"},
+    "setproctitle": {"cli"},
     "yaml": {"runfile"},
+    "iniconfig": {"testing"},
+    "ik_llama_cpp": {"tiny"},
+    "numpy": {"tiny"},
 }
 RANK = {name: rank for rank, names in enumerate(ROWS) for name in names}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -19,6 +19,7 @@ SECTIONS = {
     "environments[]": config.EnvironmentConfig,
     "unit_tests[]": config.UnitTest,
     "llm_config": config.LlmConfig,
+    "prices.MODEL": config.Price,
     "rollout_config": config.RolloutConfig,
     "episode_control_config": config.EpisodeControlConfig,
     "timeout_config": config.TimeoutConfig,
@@ -66,6 +67,16 @@ def test_the_run_file_of_the_readme_is_valid(tmp_path):
     (tmp_path / "run.json").write_text(blocks("json")[0])
     loaded = load_run_file(tmp_path / "run.json", environ={"OPENROUTER_API_KEY": "sk-x"})
     assert loaded.config.episode_control_config.max_episodes == 8
+
+
+@pytest.mark.parametrize("file", sorted((REPOSITORY / "configs").glob("*.json")), ids=lambda file: file.name)
+def test_every_run_file_in_configs_is_valid_and_explained(file):
+    if file.name == "scripted_replies.json":
+        return
+    names = ("OPENROUTER_API_KEY", "OPENAI_API_KEY", "VLLM_API_KEY", "ANTHROPIC_API_KEY", "LLM_MODEL", "LLM_API_KEY")
+    environ = dict.fromkeys(names, "sk-x") | {"LLM_BASE_URL": "http://h/v1", "REALWORK_TRAJECTORIES": "/tmp"}
+    assert load_run_file(file, environ=environ).warnings == ()
+    assert f"`{file.name}`" in (REPOSITORY / "configs" / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_tree_of_the_readme_is_the_package():
@@ -132,6 +143,7 @@ def shape(text: str) -> list[str]:
     """The words of what the demo prints, without what differs from run to run: names of runs, paths, seconds."""
     text = re.sub(r"\d{8}-\d{6}-\w{4}", "RUN", text)
     text = re.sub(r"\S*/(?=realwork |run\.json)", "", text)
+    text = re.sub(r"\b\d+ min \d+ s\b", "SECONDS s", text)
     return re.sub(r"\b\d+\.\d\b", "SECONDS", text).split()
 
 

@@ -11,12 +11,12 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from realwork.api import run
-from realwork.distributed.driver import Observer
+from realwork.bench.endpoint import endpoint
+from realwork.distributed.result import Observer
 from realwork.runfile import load_run_file
 from realwork.sandbox.engine import open_engine
 from realwork.sandbox.yardstick import raw_containers_per_s
@@ -101,25 +101,11 @@ def _run_file(image: str, base_url: str, folder: str, episodes: int, commands: i
 def _model_server(commands: int) -> Iterator[str]:
     """The base URL of an endpoint that runs `commands` commands and then marks the task as done."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
+    def answer(body: bytes) -> bytes:
+        turn = sum(message["role"] == "assistant" for message in json.loads(body)["messages"])
+        return json.dumps(_completion(turn, commands)).encode()
 
-        def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            turn = sum(message["role"] == "assistant" for message in request["messages"])
-            body = json.dumps(_completion(turn, commands)).encode()
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_arguments: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = endpoint(answer)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

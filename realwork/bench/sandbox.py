@@ -28,7 +28,6 @@ COMMAND = "echo hello"
 CONTAINERS = 8
 FILE_SIZES = {"1 KiB": 1 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20}
 INIT_S = 5
-INIT_SANDBOXES = 32
 FILE_REPEATS = {"1 KiB": 50, "1 MiB": 10, "64 MiB": 3}
 
 Action = Callable[[], Awaitable[object]]
@@ -49,13 +48,15 @@ class FileSeconds(Record):
 
 
 class InitSeconds(Record):
-    """How long it took to open and close `INIT_SANDBOXES` of an environment with one slow init command.
+    """How long it took to open and close `sandboxes` of an environment with one slow init command.
 
     Attributes:
+        sandboxes: how many.
         first_s: when nothing was prepared.
         second_s: right after that.
     """
 
+    sandboxes: int
     first_s: float
     second_s: float
 
@@ -93,8 +94,10 @@ class SandboxBench(Record):
         return self.life.median_s / self.life_raw.median_s
 
 
-async def bench_sandbox(image: str, *, commands: int, lives: int, on_progress: Callable[[str], None]) -> SandboxBench:
-    """Measure `commands` commands of each kind and `lives` life cycles.
+async def bench_sandbox(
+    image: str, *, commands: int, lives: int, sandboxes: int, on_progress: Callable[[str], None]
+) -> SandboxBench:
+    """Measure `commands` commands of each kind, `lives` life cycles, and `sandboxes` with an init command.
 
     Raises:
         SandboxError: there is no engine, or not the image.
@@ -108,8 +111,8 @@ async def bench_sandbox(image: str, *, commands: int, lives: int, on_progress: C
         life, life_raw = await _lives(engine, image, lives)
         on_progress("Files of " + ", ".join(FILE_SIZES))
         files = await _files(engine, image)
-        on_progress(f"{INIT_SANDBOXES} sandboxes with an init command of {INIT_S} s, twice")
-        init = await _init(engine, image)
+        on_progress(f"{sandboxes} sandboxes with an init command of {INIT_S} s, twice")
+        init = await _init(engine, image, sandboxes)
     return SandboxBench(
         channel=channel,
         exec_guarded=exec_guarded,
@@ -177,7 +180,7 @@ async def _files(engine: Engine, image: str) -> dict[str, FileSeconds]:
     return measured
 
 
-async def _init(engine: Engine, image: str) -> InitSeconds:
+async def _init(engine: Engine, image: str, sandboxes: int) -> InitSeconds:
     name = f"bench-{uuid.uuid4().hex}"
     config = RunConfig.model_validate(
         {
@@ -198,15 +201,16 @@ async def _init(engine: Engine, image: str) -> InitSeconds:
     settings = RolloutSettings(config=config, script=())
     async with open_backends(settings) as backends:
         try:
-            return InitSeconds(first_s=await _open_all(backends, config), second_s=await _open_all(backends, config))
+            first_s, second_s = [await _open_all(backends, config, sandboxes) for _ in range(2)]
+            return InitSeconds(sandboxes=sandboxes, first_s=first_s, second_s=second_s)
         finally:
             for each in await prepared_images(engine):
                 if each.environment == name:
                     await remove(engine, each)
 
 
-async def _open_all(backends: Backends, config: RunConfig) -> float:
-    """Seconds until `INIT_SANDBOXES` have been opened, looked into and closed, `CONTAINERS` at a time."""
+async def _open_all(backends: Backends, config: RunConfig, sandboxes: int) -> float:
+    """Seconds until so many sandboxes have been opened, looked into and closed, `CONTAINERS` at a time."""
     places = asyncio.Semaphore(CONTAINERS)
 
     async def one(number: int) -> None:
@@ -218,7 +222,7 @@ async def _open_all(backends: Backends, config: RunConfig) -> float:
                 raise SandboxError(f"the init command has left {found.content!r}")
 
     began = time.monotonic()
-    await asyncio.gather(*map(one, range(INIT_SANDBOXES)))
+    await asyncio.gather(*map(one, range(sandboxes)))
     return time.monotonic() - began
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from realwork import __version__
-from realwork.cli import images, inspection, machine, measure, runs
+from realwork.cli import compact, export, images, inspection, machine, measure, numbers, runs, serve
 from realwork.cli.console import errors
 from realwork.errors import InputError, RealworkError
 
@@ -25,11 +25,14 @@ app = typer.Typer(
 app.command("run")(runs.run)
 app.command("demo")(runs.demo)
 app.command("check")(runs.check)
-app.command("stats")(inspection.stats)
+app.command("stats")(numbers.stats)
 app.command("show")(inspection.show)
+app.command("export")(export.export)
+app.command("compact")(compact.compact)
 app.command("doctor")(machine.doctor)
 app.command("gc")(machine.gc)
 app.command("images")(images.images)
+app.command("serve-tiny")(serve.serve_tiny)
 app.add_typer(measure.app, name="bench")
 
 

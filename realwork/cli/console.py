@@ -1,7 +1,8 @@
-"""The two consoles, and how numbers are written on them."""
+"""The two consoles, how numbers are written on them, and what others see of this process."""
 
 import logging
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
+from setproctitle import setproctitle
 
 WIDTH_OF_A_FILE = 140
 results = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
@@ -56,3 +58,8 @@ def seconds(value: float) -> str:
 def number(value: float | None, form: str = ".2f") -> str:
     """`value` in `form`, or a dash where there is none."""
     return "-" if value is None else format(value, form)
+
+
+def hide_argument(secret: str) -> None:
+    """Take `secret` off this process's command line, which Ray would keep as what a driver was started with."""
+    setproctitle(shlex.join(argument.replace(secret, "***") for argument in sys.orig_argv))

@@ -14,18 +14,22 @@ if TYPE_CHECKING:
 
 
 def images(
-    prune: Annotated[bool, typer.Option("--prune", help="Remove those that no container uses.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove those that no container or snapshot uses.")] = False,
     unused_for: Annotated[
-        float, typer.Option("--unused-for", help="With --prune: only those unused for so many days.", metavar="DAYS")
-    ] = 0.0,
+        float | None,
+        typer.Option("--unused-for", help="With --prune: only those unused for so many days.", metavar="DAYS", min=0.0),
+    ] = None,
 ) -> None:
     """List the prepared images: what init commands and copied folders made of an image, kept for the next run.
 
-    'stale': the name of the image it was made of now stands for another one. Images of others are never touched.
+    They are those of every run on this engine, whoever started it; one that is needed again is prepared again. Other
+    images are never touched. 'stale': the name of the image it was made of now stands for another one.
     """
     if prune:
-        _report_removed(asyncio.run(_prune(timedelta(days=max(unused_for, 0.0)))))
+        _report_removed(asyncio.run(_prune(timedelta(days=unused_for or 0.0))))
         return
+    if unused_for is not None:
+        raise typer.BadParameter("it says what --prune removes, which is not given", param_hint="--unused-for")
     found = asyncio.run(_list())
     rows = table("Image", "Environment", "Made of", "Adds", "Last used", "State")
     now = datetime.now(UTC)
@@ -41,7 +45,10 @@ def images(
     if found:
         results.print(rows)
     total = sum(each.added_bytes for each in found)
-    results.print(f"{len(found)} prepared images, {_mib(total)} beside what they were made of", markup=False)
+    results.print(
+        f"{len(found)} prepared image{'' if len(found) == 1 else 's'}, {_mib(total)} beside what they were made of",
+        markup=False,
+    )
 
 
 def _report_removed(removed: "list[PreparedImage]") -> None:
@@ -68,7 +75,8 @@ async def _prune(unused_for: timedelta) -> "list[PreparedImage]":
 
 
 def _state(image: "PreparedImage") -> str:
-    return ", ".join(word for word, holds in (("in use", image.containers), ("stale", image.is_stale)) if holds)
+    words = {"in use": image.containers or image.descendants, "stale": image.is_stale}
+    return ", ".join(word for word, holds in words.items() if holds)
 
 
 def _mib(size: int) -> str:

@@ -1,5 +1,6 @@
-"""`stats` and `show`: what stands in the dataset."""
+"""`show`: the trajectories of the dataset."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -7,15 +8,33 @@ import typer
 from rich.rule import Rule
 from rich.text import Text
 
-from realwork.cli.console import number, results, seconds, table
+from realwork.cli.console import errors, number, results, seconds, table
+from realwork.config import is_url
 from realwork.errors import InputError
 from realwork.text import shorten
 from realwork.types import Message, Snapshot, TestResult, Trajectory
 
+
+def _here(location: str) -> Path:
+    """The directory that is meant; what is in object storage is brought here."""
+    if not is_url(location):
+        return Path(location)
+    from realwork.dataset.fetched import fetched
+
+    return fetched(location, partial(errors.print, markup=False))
+
+
 Directory = Annotated[
-    Path, typer.Argument(help="A run's directory, or one that holds several runs.", metavar="DIR", show_default=False)
+    Path,
+    typer.Argument(
+        parser=_here,
+        help="A run's directory, or one that holds several runs; s3:// or gs:// is fetched first.",
+        metavar="DIR",
+        show_default=False,
+    ),
 ]
 SHOWN_CHARACTERS = 4000
+LISTED = 100
 
 
 def show(
@@ -23,12 +42,15 @@ def show(
     trajectory_id: Annotated[
         str | None, typer.Argument(help="A trajectory's id, or how it begins.", metavar="[ID]")
     ] = None,
+    environment: Annotated[str | None, typer.Option(help="List those of this environment only.", metavar="ID")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="List those without a grade only.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help=f"List all, not only the first {LISTED}.")] = False,
 ) -> None:
     """List the trajectories of a run, or show one: its messages, tool calls, results and tests."""
-    from realwork.trajectories.read import find
+    from realwork.dataset.read import find
 
     if trajectory_id is None:
-        _list(directory)
+        _list(directory, environment=environment, failed=failed, limit=None if everything else LISTED)
         return
     found = next(find(directory, trajectory_id), None)
     if found is None:
@@ -36,22 +58,28 @@ def show(
     _render(found)
 
 
-def _list(directory: Path) -> None:
-    from realwork.trajectories.read import trajectories
+def _list(directory: Path, *, environment: str | None, failed: bool, limit: int | None) -> None:
+    from realwork.analysis.attempts import attempts
 
-    rows = table("Trajectory", "Status", "Ended by", "Reward", "Tests", "Steps", "Seconds")
-    for each in trajectories(directory):
-        tests = f"{each.tests_passed}/{each.tests_total}" if each.graded else "-"
+    rows = table("Trajectory", "Ended by", "Reward", "Tests", "Steps", "Seconds")
+    more = 0
+    for each, _ in attempts(directory):
+        if (environment is not None and each.rollout.environment_id != environment) or (failed and each.graded):
+            continue
+        if limit is not None and rows.row_count >= limit:
+            more += 1
+            continue
         rows.add_row(
-            Text(each.spec.trajectory_id),
-            each.status,
-            each.terminated_reason,
+            Text(each.trajectory_id),
+            each.terminated_reason if each.graded else f"{each.terminated_reason} ({each.failure_cause})",
             number(each.reward),
-            tests,
-            str(len(each.steps)),
-            f"{(each.ended_at - each.started_at).total_seconds():.1f}",
+            f"{each.tests_passed}/{each.tests_total}" if each.graded else "-",
+            str(each.n_steps),
+            f"{each.duration_s:.1f}",
         )
     results.print(rows)
+    if more:
+        results.print(f"{more} more; --all lists them, --environment ID and --failed choose", markup=False)
 
 
 def _render(trajectory: Trajectory) -> None:
@@ -101,46 +129,6 @@ def _outcome(trajectory: Trajectory) -> str:
         why = f"{trajectory.failure_cause}: {trajectory.error_message}"
         return f"{trajectory.status} ({trajectory.terminated_reason}), no reward. {why}"
     tests = f"{trajectory.tests_passed} of {trajectory.tests_total} test commands passed"
-    return f"{trajectory.status} ({trajectory.terminated_reason}), reward {trajectory.reward:.2f}: {tests}"
-
-
-def stats(
-    directory: Directory,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
-) -> None:
-    """Success rate, rewards, pass@k, durations, tokens, cost, and failures by cause."""
-    from realwork.analysis.stats import stats as compute_stats
-
-    numbers = compute_stats(directory)
-    if as_json:
-        typer.echo(numbers.model_dump_json(indent=2))
-        return
-    rows = table("", "Rollouts", "Graded", "Successful", "Rate", "Mean reward", "pass@k", "Steps", "Seconds", "Tokens")
-    for name, each in [*numbers.environments.items(), ("all", numbers.total)]:
-        rows.add_row(
-            Text(name),
-            str(each.rollouts),
-            str(each.graded),
-            str(each.successful),
-            number(each.success_rate, ".0%"),
-            number(each.mean_reward),
-            " ".join(f"{k}:{value:.2f}" for k, value in each.pass_at_k.items()) or "-",
-            number(each.mean_steps, ".1f"),
-            number(each.mean_duration_s, ".1f"),
-            str(each.prompt_tokens + each.completion_tokens),
-        )
-    results.print(rows)
-    _print_counts("Without a grade", numbers.total.failures)
-    _print_counts("Failed attempts", numbers.total.attempt_failures)
-    _print_counts("Ended by", numbers.total.terminated_reasons)
-    spent = numbers.total.timing
-    results.print(
-        f"Where the time went: queue {seconds(spent.queue_s)}, image {seconds(spent.image_s)}, "
-        f"boot {seconds(spent.boot_s)}, model {seconds(spent.llm_s)}, environment {seconds(spent.env_s)}, "
-        f"grading {seconds(spent.grade_s)}, store {seconds(spent.store_s)}"
-    )
-
-
-def _print_counts(title: str, counts: dict[str, int]) -> None:
-    if counts:
-        results.print(f"{title}: " + ", ".join(f"{count} {name}" for name, count in counts.items()), markup=False)
+    outside = trajectory.changed_outside
+    lost = f"; {outside} files changed outside the working directory, which no test saw" if outside else ""
+    return f"{trajectory.status} ({trajectory.terminated_reason}), reward {trajectory.reward:.2f}: {tests}{lost}"

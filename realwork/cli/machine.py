@@ -78,22 +78,25 @@ def gc(
         bool,
         typer.Option("--all", help="Also what belongs to runs that still go on, and kept snapshots."),
     ] = False,
+    run_id: Annotated[
+        str | None, typer.Option("--run-id", help="Only what belongs to this run.", metavar="ID", show_default=False)
+    ] = None,
 ) -> None:
     """Remove containers and snapshots of realwork whose run is gone. What belongs to others is never touched."""
-    report = asyncio.run(_collect(everything))
+    report = asyncio.run(_collect(everything, run_id))
     removed = report.removed
     if removed:  # what a killed run was just about to start
         time.sleep(GC_AGAIN_AFTER_S)
-        report = asyncio.run(_collect(everything))
+        report = asyncio.run(_collect(everything, run_id))
         removed += report.removed
     for name in removed:
         results.print(f"removed {name}", markup=False)
     results.print(f"{len(removed)} removed, {len(report.kept)} kept because their run goes on", markup=False)
 
 
-async def _collect(everything: bool) -> "GarbageReport":
+async def _collect(everything: bool, run_id: str | None) -> "GarbageReport":
     from realwork.sandbox.engine import open_engine
     from realwork.sandbox.garbage import collect_garbage
 
     async with open_engine() as engine:
-        return await collect_garbage(engine, everything=everything)
+        return await collect_garbage(engine, everything=everything, run_id=run_id)

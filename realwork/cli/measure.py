@@ -53,16 +53,64 @@ def episodes(
 def sandbox(
     commands: Annotated[int, typer.Option(min=1, help="Commands of each kind.")] = 200,
     lives: Annotated[int, typer.Option(min=1, help="Containers of each kind to create, start and remove.")] = 20,
+    sandboxes: Annotated[int, typer.Option(min=1, help="Sandboxes of one environment with an init command.")] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Commands, containers and files of the sandbox, beside the engine's and the host's own."""
     from realwork.bench.sandbox import bench_sandbox
 
-    measured = asyncio.run(bench_sandbox(BASE_IMAGE, commands=commands, lives=lives, on_progress=_say))
+    bench = bench_sandbox(BASE_IMAGE, commands=commands, lives=lives, sandboxes=sandboxes, on_progress=_say)
+    measured = asyncio.run(bench)
     if as_json:
         typer.echo(measured.model_dump_json(indent=2))
         return
     results.print(_table(measured), markup=False)
+
+
+@app.command()
+def model(
+    requests: Annotated[int, typer.Option(min=1, help="Requests in each round.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Requests of the model client, beside the bare client that it is built on."""
+    from realwork.bench.model import LONG_MESSAGES, bench_model
+
+    measured = bench_model(requests=requests)
+    if as_json:
+        typer.echo(measured.model_dump_json(indent=2))
+        return
+    results.print(
+        "                       requests/s   CPU ms each\n"
+        f"realwork's client      {measured.ours.requests_per_s:10.0f}   {measured.ours.cpu_ms:11.2f}\n"
+        f"bare openai client     {measured.bare.requests_per_s:10.0f}   {measured.bare.cpu_ms:11.2f}\n"
+        f"ratio of CPU           {measured.ratio:10.2f}\n"
+        f"a conversation of {LONG_MESSAGES:,} messages takes {measured.long_conversation_mib:.1f} MiB",
+        markup=False,
+    )
+
+
+@app.command()
+def store(
+    rows: Annotated[int, typer.Option(min=1, help="Rows of 1 KiB in the long run.")] = 100_000,
+    mib: Annotated[int, typer.Option(min=1, help="MiB of trajectories of each size in each round.")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Commits of the trajectory store, beside bare pyarrow that writes the same table."""
+    from realwork.bench.store import bench_store
+
+    measured = bench_store(rows=rows, mib=mib)
+    if as_json:
+        typer.echo(measured.model_dump_json(indent=2))
+        return
+    lines = ["trajectory   acked/s    MiB/s   in parts/s   bare pyarrow/s   ratio"]
+    lines += [
+        f"{kib:6} KiB {each.acked_per_s:10.0f} {each.acked_mib_per_s:8.1f} {each.sealed_per_s:12.0f} "
+        f"{each.bare_per_s:16.0f} {each.ratio:7.2f}"
+        for kib, each in measured.rates.items()
+    ]
+    memory = ", ".join(f"{mib:.0f} MiB after {count:,} rows" for count, mib in measured.memory_mib.items())
+    lines += [f"memory of the store: {memory}", f"a run of {rows:,} rows is taken up in {measured.resume_s:.1f} s"]
+    results.print("\n".join(lines), markup=False)
 
 
 def _say(line: str) -> None:
@@ -70,7 +118,7 @@ def _say(line: str) -> None:
 
 
 def _table(measured: "SandboxBench") -> str:
-    from realwork.bench.sandbox import INIT_S, INIT_SANDBOXES
+    from realwork.bench.sandbox import INIT_S
 
     rates = measured.commands_per_s
     return "\n".join(
@@ -94,7 +142,7 @@ def _table(measured: "SandboxBench") -> str:
             ),
             "",
             (
-                f"{INIT_SANDBOXES} sandboxes with an init command of {INIT_S} s: "
+                f"{measured.init.sandboxes} sandboxes with an init command of {INIT_S} s: "
                 f"first {measured.init.first_s:.1f} s, again {measured.init.second_s:.1f} s"
             ),
         ]

@@ -10,7 +10,11 @@ LlmModel = Annotated[
     str | None, typer.Option(help="The endpoint's name for the model, or scripted:FILE.", rich_help_panel=LLM)
 ]
 LlmApiKey = Annotated[
-    str | None, typer.Option(help="The key; better set OPENROUTER_API_KEY or OPENAI_API_KEY.", rich_help_panel=LLM)
+    str | None,
+    typer.Option(
+        help="The key, which others on this machine can then read; better set OPENROUTER_API_KEY or OPENAI_API_KEY.",
+        rich_help_panel=LLM,
+    ),
 ]
 LlmBaseUrl = Annotated[str | None, typer.Option(help="An OpenAI-compatible API, up to /v1.", rich_help_panel=LLM)]
 LlmTemperature = Annotated[float | None, typer.Option(help="Sampling temperature.", rich_help_panel=LLM)]

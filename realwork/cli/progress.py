@@ -48,7 +48,7 @@ class Progress:
         self._planned, self._began = sum(each.planned for each in progress), time.monotonic()
         self._finished_before = self._finished()
         left = self._planned - self._finished_before
-        self.doing(f"{left} rollouts, {slots} at once. Trajectories go to {shown(directory)}")
+        self.doing(f"{left} rollout{'' if left == 1 else 's'}, {slots} at once. Trajectories go to {shown(directory)}")
         if self._live is not None:
             self._live.start()
         elif not self._quiet:
@@ -72,8 +72,10 @@ class Progress:
             self._tell_of_failure(summary)
 
     def _tell_of_failure(self, summary: RolloutSummary) -> None:
-        """Say why; what fails a whole environment is said once."""
+        """Say why; what fails a whole environment is said once, and what ends the run at its end."""
         environment_id = summary.spec.environment_id
+        if summary.aborts_run:
+            return
         if not summary.fails_environment:
             if summary.failure_cause != "cancelled":
                 self.note(f"{summary.spec.trajectory_id} failed ({summary.failure_cause}): {summary.error_message}")
@@ -108,7 +110,9 @@ class Progress:
         return ", ".join(part for part in parts if part)
 
     def _finished(self) -> int:
-        return sum(each.graded + each.failed + each.skipped for each in list(self._environments.values()))
+        return sum(
+            each.graded + each.failed + each.skipped + each.withheld for each in list(self._environments.values())
+        )
 
     def _time_left(self, finished: int, elapsed_s: float) -> str:
         left = self._planned - self._finished_before - finished
@@ -117,7 +121,7 @@ class Progress:
     def _table(self) -> Group:
         table = Table("Environment", "Done", "In flight", "Waiting", "Successful", "Failed", box=None)
         for each in list(self._environments.values())[-MAX_ENVIRONMENTS_SHOWN:]:
-            done = f"{each.graded + each.failed + each.skipped}/{each.planned}"
+            done = f"{each.done}/{each.planned}"
             counts = (each.in_flight, each.waiting, each.successful, each.failed)
             table.add_row(Text(each.environment_id), done, *map(str, counts))
         if len(self._environments) > MAX_ENVIRONMENTS_SHOWN:

@@ -1,7 +1,6 @@
 """`run`, `demo` and `check`: what plays a run file, or says whether it could be played."""
 
 import os
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,13 +9,25 @@ import typer
 from rich.text import Text
 
 from realwork.cli import options
-from realwork.cli.console import errors, number, own_command, results, seconds, set_up_logging, shown, table
+from realwork.cli.console import (
+    errors,
+    hide_argument,
+    number,
+    own_command,
+    results,
+    seconds,
+    set_up_logging,
+    shown,
+    table,
+)
 from realwork.cli.progress import Progress
+from realwork.cli.resuming import wanted_run
+from realwork.config import is_url
 from realwork.errors import InputError
 from realwork.runfile import RunFile, check_output, load_run_file
 
 if TYPE_CHECKING:
-    from realwork.distributed.driver import RunResult
+    from realwork.distributed.result import RunResult
 
 LOCAL_WARNING = (
     "WARNING: --sandbox local gives NO ISOLATION. Commands run on this machine, as this user, in a temporary folder.\n"
@@ -56,8 +67,12 @@ def run(
         str | None, typer.Option(help="The name of the run and of its directory.", show_default="time and a short hash")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="The directory of an earlier run: play only what is missing there.")
+        str | None,
+        typer.Option(help="The directory of an earlier run: play only what is missing there.", metavar="DIR"),
     ] = None,
+    force_config: Annotated[
+        bool, typer.Option("--force-config", help="Go on with a run file that has changed since the run was begun.")
+    ] = False,
     address: Address = None,
     sandbox: SandboxKind = None,
     llm_model: options.LlmModel = None,
@@ -79,6 +94,9 @@ def run(
     2: the input is wrong; 130: interrupted.
     """
     set_up_logging(log_level.upper())
+    if llm_api_key:
+        hide_argument(llm_api_key)
+    wanted = wanted_run(run_id, resume)
     overrides = {
         "llm_config": options.given(
             model=llm_model,
@@ -95,7 +113,7 @@ def run(
             warn_high_usage=False if llm_disable_high_usage_warnings else None,
         ),
         "sandbox_config": options.given(kind=sandbox),
-        "rollout_config": options.given(trajectory_output_path=str(resume.absolute().parent) if resume else None),
+        "rollout_config": options.given(trajectory_output_path=wanted.output),
     }
     run_file = load_run_file(file, overrides=overrides, needs_key=not dry_run)
     _check_json_output(output)
@@ -103,7 +121,14 @@ def run(
     if dry_run:
         _print_plan(run_file)
         return
-    _play(run_file, run_id=_run_id(run_id, resume), address=address, output=output, quiet=quiet)
+    _play(
+        run_file,
+        run_id=wanted.run_id,
+        address=address,
+        output=output,
+        quiet=quiet,
+        takes_changes=force_config,
+    )
 
 
 def demo(
@@ -132,25 +157,32 @@ def demo(
 
 def check(file: File, address: Address = None, sandbox: SandboxKind = None) -> None:
     """Check all that a run needs: the file, the key, the engine, the images, the plugins, the cluster."""
-    from realwork.api import check_run
+    from realwork.opening import check_run
 
     run_file = load_run_file(file, overrides={"sandbox_config": options.given(kind=sandbox)})
     _warn(run_file)
     check_run(run_file, address=address, on_progress=_note)
     _print_plan(run_file)
     where = f"the cluster at {address}" if address else "this machine"
-    results.print(f"ok: {file} can be run on {where}", markup=False)
+    results.print(f"ok: {file} can be run on {where} (the model's endpoint was not asked)", markup=False)
 
 
 def _play(
-    run_file: RunFile, *, run_id: str | None, address: str | None, output: Path | None, quiet: bool, exits: bool = True
+    run_file: RunFile,
+    *,
+    run_id: str | None,
+    address: str | None,
+    output: Path | None,
+    quiet: bool,
+    takes_changes: bool = False,
+    exits: bool = True,
 ) -> "RunResult":
     from realwork.analysis.export.seed_json import export_json
     from realwork.api import run as play
 
     began = time.monotonic()
     with Progress(quiet=quiet) as progress:
-        result = play(run_file, run_id=run_id, address=address, observer=progress)
+        result = play(run_file, run_id=run_id, address=address, takes_changes=takes_changes, observer=progress)
     directory = Path(result.directory)
     _report(result, run_file, time.monotonic() - began, quiet=quiet)
     if output is not None:
@@ -161,17 +193,25 @@ def _play(
 
 
 def _report(result: "RunResult", run_file: RunFile, duration_s: float, *, quiet: bool) -> None:
-    directory = Path(result.directory)
+    directory = _where(result, run_file)
     if not quiet:
-        _print_results(directory)
-        results.print(f"\n{seconds(duration_s)}. Parquet: {shown(directory / 'trajectories')}", markup=False)
+        _print_results(Path(result.directory))
+        results.print(f"\n{seconds(duration_s)}. Parquet: {directory}/trajectories", markup=False)
     if result.aborted:
         _note(f"The run was stopped: {result.aborted}")
     for cause, count in result.failures.items():
         _note(f"{count} without a grade: {cause}")
     if result.exit_code in (1, 130):
-        again = f"{own_command()} run {shown(run_file.path)} --resume {shown(directory)}"
+        again = f"{own_command()} run {shown(run_file.path)} --resume {directory}"
         _note(f"To play what is missing, with the same flags: {again}")
+
+
+def _where(result: "RunResult", run_file: RunFile) -> str:
+    """The run's directory as it is given to other commands: its URL, if its output is object storage."""
+    from realwork.dataset.mirror import url_of_run
+
+    output = run_file.config.rollout_config.trajectory_output_path
+    return url_of_run(output, result.run_id) if is_url(output) else str(shown(Path(result.directory)))
 
 
 def _print_results(directory: Path) -> None:
@@ -206,18 +246,6 @@ def _print_plan(run_file: RunFile) -> None:
         f"with {config.llm_config.model}; trajectories go to {config.rollout_config.trajectory_output_path}",
         markup=False,
     )
-
-
-def _run_id(run_id: str | None, resume: Path | None) -> str | None:
-    if resume is not None:
-        if run_id is not None:
-            raise InputError("--run-id and --resume cannot be given together: the directory of --resume has a name")
-        if not (resume / "run.json").is_file():
-            raise InputError(f"--resume: {resume} is no run directory; it has no run.json")
-        return resume.absolute().name
-    if run_id is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_id):
-        raise InputError(f"--run-id: '{run_id}' can be no directory name; use letters, digits, dot, dash, underscore")
-    return run_id
 
 
 def _check_json_output(output: Path | None) -> None:

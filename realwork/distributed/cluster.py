@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -19,6 +20,19 @@ LOCAL_OBJECT_STORE_MIB = 512
 EXAMINE_TIMEOUT_S = 3600.0  # as long as a pull may take
 KNOCK_TIMEOUT_S = 5.0
 T = TypeVar("T")
+_is_starting = threading.Event()
+
+
+def _leave_group() -> None:
+    """Give a process of a local Ray, just forked, a group of its own.
+
+    What ends a whole group, as a terminal and `timeout` do, then reaches the driver alone, which ends Ray at last.
+    """
+    if _is_starting.is_set():
+        os.setpgrp()
+
+
+os.register_at_fork(after_in_child=_leave_group)
 
 
 class Node(Record):
@@ -34,25 +48,46 @@ class Node(Record):
 def connected(address: str | None) -> Iterator[None]:
     """Ray for the length of the block: the cluster at `address`, or a local one of our own when that is null.
 
+    A process that is connected already stays as it is, before and after.
+
     Raises:
         InputError: no cluster answers at `address`, or it refuses us.
     """
+    if is_connected():
+        yield
+        return
     if address is None:
         # Containers have limits of their own; Ray's monitor would blame our actors for their memory.
         os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            object_store_memory=LOCAL_OBJECT_STORE_MIB << 20,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        _is_starting.set()
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=LOCAL_OBJECT_STORE_MIB << 20,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:  # Ray has no type of its own for it
+            said = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"a local Ray could not be started: {said}. If this machine is busy, try again; else see what its "
+                "processes wrote below /tmp/ray/session_latest/logs"
+            ) from error
+        finally:
+            _is_starting.clear()
     else:
         _join(address)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def is_connected() -> bool:
+    """Whether this process has joined a cluster already."""
+    connected: bool = ray.is_initialized()
+    return connected
 
 
 def _join(address: str) -> None:

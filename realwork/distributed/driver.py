@@ -6,136 +6,167 @@ gone, by the store; no rollout waits for ever, whatever its actor does. Trajecto
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from realwork.distributed.answers import answer
+from realwork.distributed.gate import FIRST_PAUSE_S, OPTIONS, GateActor, Pause, watch_pauses
 from realwork.distributed.hooks import RayCalls
+from realwork.distributed.result import Notices, Observer, RunResult
 from realwork.distributed.slot import STORE_WAIT_S, STORE_WAIT_STOPPING_S, Slot
-from realwork.distributed.store_actor import StoreActor
+from realwork.distributed.store_actor import here, start_stores
+from realwork.distributed.stores import Stores
 from realwork.errors import PluginError, RealworkError
+from realwork.model.budget import Budget, Used, has_limit
 from realwork.plugins.managing import Decision, RunPlugins
 from realwork.record import RolloutSettings
-from realwork.schedule import EnvironmentProgress, Schedule
-from realwork.types import Record, RolloutSpec, RolloutSummary
+from realwork.schedule import Schedule
+from realwork.secret import Secret
+from realwork.types import RolloutSpec, RolloutSummary
 
+log = logging.getLogger(__name__)
 STOP_GRACE_S = 15.0
+TOLD_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 30.0
-HIGH_USAGE_TOKENS = 100_000
-
-
-class Observer(Protocol):
-    """Is told what happens, in the driver's process; must not block."""
-
-    def started(self, directory: Path, progress: list[EnvironmentProgress], slots: int) -> None:
-        """The run begins, with at most `slots` rollouts at once; where each environment stands."""
-
-    def rollout_started(self, spec: RolloutSpec) -> None:
-        """An attempt begins."""
-
-    def rollout_finished(self, summary: RolloutSummary, progress: EnvironmentProgress) -> None:
-        """An attempt has its row; where its environment stands now."""
-
-    def doing(self, message: str) -> None:
-        """Something that takes a while begins."""
-
-    def note(self, message: str) -> None:
-        """Something that the user should know."""
-
-
-class RunResult(Record):
-    """How a run ended.
-
-    Attributes:
-        failures: rollouts without a grade that get no new attempt, by cause.
-        aborted: why the run could not go on, null if it did.
-    """
-
-    run_id: str
-    directory: str
-    environments: tuple[EnvironmentProgress, ...]
-    failures: dict[str, int]
-    interrupted: bool = False
-    aborted: str | None = None
-    duration_s: float
-
-    @property
-    def exit_code(self) -> int:
-        """0: every planned rollout is graded or was made unnecessary; 1: some are not; 130: interrupted."""
-        if self.interrupted:
-            return 130
-        done = all(each.graded + each.skipped == each.planned for each in self.environments)
-        return 0 if done and self.aborted is None else 1
-
-
-def finished_result(schedule: Schedule, *, run_id: str, directory: Path) -> RunResult:
-    """The result of a run of which nothing is left to play."""
-    environments = tuple(schedule.progress())
-    return RunResult(run_id=run_id, directory=str(directory), environments=environments, failures={}, duration_s=0.0)
+BAD_REQUESTS = 5
+"""So many first attempts with nothing but bad requests say that no other will be better."""
 
 
 class Driver:
-    """One run on the Ray that this process is connected to."""
+    """One run on the Ray that this process is connected to.
+
+    Attributes:
+        run_id: of the run.
+        directory: of the run.
+        stores: of the run while it goes on, else null.
+    """
 
     def __init__(
         self,
         settings: RolloutSettings,
         schedule: Schedule,
+        used: Used,
         *,
+        given_key: Secret | None,
         run_id: str,
         directory: Path,
+        url: str | None,
         slots: int,
         observer: Observer,
     ) -> None:
         self._settings = settings
         self._schedule = schedule
-        self._run_id = run_id
-        self._directory = directory
+        self._used = used
+        self._given_key = given_key
+        self.run_id = run_id
+        self.directory = directory
+        self._url = url
         self._slots = slots
         self._observer = observer
         self._plugins = RunPlugins(settings.plugins, settings.config, RayCalls())
         self._timeout_multipliers: dict[str, float] = {}
         self._failures: Counter[str] = Counter()
+        self._recorded = self._bad_requests = 0
         self._changed = asyncio.Condition()
         self._slots_in_use: set[Slot] = set()
-        self._warns_of_usage = settings.config.llm_config.warn_high_usage
-        self._failing_plugins: set[str] = set()
+        self._notices = Notices(observer, warns_of_usage=settings.config.llm_config.warn_high_usage)
         self._stopping = asyncio.Event()
+        self.stores: Stores | None = None
+        self._open_at = 0.0
         self._interrupted = False
         self._aborted: str | None = None
+        self._spent: str | None = None
         self._began = time.monotonic()
 
     async def run(self) -> RunResult:
         """Play every rollout of the schedule."""
-        store: Any = ray.remote(StoreActor).options(**_store_options()).remote(str(self._directory))
+        wanted = self._settings.config.rollout_config.store_shards
+        stores = self.stores = start_stores(self.directory, self._url, wanted=wanted, slots=self._slots)
+        gate = self._open_gate()
         shared = ray.put(self._settings)
+        key = [ray.put(self._given_key.get_secret_value().encode())] if self._given_key else []
         progress = self._schedule.progress()
         slots = min(self._slots, sum(each.waiting for each in progress))
-        self._observer.started(self._directory, progress, slots)
+        self._observer.started(self.directory, progress, slots)
         self._plugins.begin()
+        watching = asyncio.create_task(self._watch(gate)) if gate is not None else None
         try:
             async with asyncio.TaskGroup() as tasks:
+                planned = tasks.create_task(self._plan(stores))
                 for _ in range(slots):
-                    tasks.create_task(self._keep_busy(Slot(self._settings, shared, store)))
-            await self._close(store)
+                    slot = Slot(self._settings, shared, stores, gate, key)
+                    tasks.create_task(self._keep_busy(slot, planned))
+            await self._close(stores)
         finally:
-            ray.kill(store)
+            self.stores = None
+            stores.kill()
+            if watching is not None:
+                watching.cancel()
+                ray.kill(gate)
         if not self._interrupted:
             for name, error in (await self._plugins.end()).items():
                 self._observer.note(f"plugin {name}: {error}")
         return self._result()
 
-    async def _close(self, store: Any) -> None:
+    def _open_gate(self) -> Any:
+        """The gate of the run's endpoint, null where none is asked; spent budgets of an earlier start hold at once."""
+        llm = self._settings.config.llm_config
+        if self._settings.script is not None:
+            return None
+        self._withhold(Budget(llm, self._used).spent())
+        told = llm.model_copy(update={"headers": {}, "extra_body": {}})  # Ray keeps what it is made with
+        return ray.remote(GateActor).options(**OPTIONS, **here()).remote(told, self._used)
+
+    async def _watch(self, gate: Any) -> None:
+        """Tell of pauses, and begin no further environment once a budget is used up."""
+        async with asyncio.TaskGroup() as watches:
+            watches.create_task(watch_pauses(gate, self._tell_of_pause))
+            if has_limit(self._settings.config.llm_config):
+                watches.create_task(self._watch_budget(gate))
+
+    def _tell_of_pause(self, pause: Pause) -> None:
+        self._open_at = time.monotonic() + pause.left_s
+        if pause.left_s >= TOLD_PAUSE_S:
+            self._observer.doing(f"The endpoint wants no request for {pause.left_s:.0f} s; every rollout waits")
+
+    async def _watch_budget(self, gate: Any) -> None:
+        while self._spent is None:
+            try:
+                spent: str = await answer(gate.spent.remote())
+            except RayError as error:
+                log.warning("The run's budget is not watched: %s", error)
+                await asyncio.sleep(FIRST_PAUSE_S)
+            else:
+                async with self._changed:
+                    self._withhold(spent)
+                    self._changed.notify_all()
+
+    def _withhold(self, spent: str | None) -> None:
+        if spent is None or self._spent is not None:
+            return
+        self._spent = spent
+        self._schedule.begin_no_more()
+        self._observer.note(f"{spent}. What was begun is finished; no further environment is begun.")
+
+    async def _plan(self, stores: Stores) -> None:
+        """Put the plan into the ledger, which has to be done before the first rollout begins."""
+        try:
+            async with asyncio.timeout(STORE_WAIT_S):
+                await stores.plan({each.environment_id: each.planned for each in self._schedule.progress()})
+        except (RayError, RealworkError, TimeoutError) as error:
+            await self._stop(f"the plan cannot be written: {error}")
+
+    async def _close(self, stores: Stores) -> None:
         try:
             async with asyncio.timeout(STORE_WAIT_STOPPING_S if self._stopping.is_set() else STORE_WAIT_S):
-                await answer(store.close.remote())
+                await stores.close()
         except (RayError, RealworkError, TimeoutError) as error:
             self._aborted = self._aborted or f"the store did not close: {error}"
 
@@ -145,7 +176,7 @@ class Driver:
         await self._stop()
         await asyncio.sleep(STOP_GRACE_S)
         for slot in self._slots_in_use:
-            slot.kill()
+            slot.cut()
 
     async def _stop(self, why: str | None = None) -> None:
         """Start nothing more and cut what is in flight; `why` the run cannot go on, null for an interruption."""
@@ -156,13 +187,16 @@ class Driver:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _keep_busy(self, slot: Slot) -> None:
-        """Play one rollout after the other in `slot`, until there are no more."""
+    async def _keep_busy(self, slot: Slot, planned: asyncio.Task[None]) -> None:
+        """Play one rollout after the other in `slot`, until there are no more; the first one when all are planned."""
         self._slots_in_use.add(slot)
         slot.begin()
         try:
+            await planned
             while (spec := await self._next()) is not None:
                 await self._pause_before(spec)
+                if self._stopping.is_set():
+                    return
                 self._observer.rollout_started(spec)
                 factor = self._timeout_multipliers.get(spec.environment_id, 1.0)
                 queue_s = time.monotonic() - self._began
@@ -177,11 +211,15 @@ class Driver:
             slot.kill()
 
     async def _pause_before(self, spec: RolloutSpec) -> None:
-        """Give what failed the last attempt time to recover: 1, 2, 4 s and so on, cut short when the run stops."""
-        if spec.attempt and not self._stopping.is_set():
-            pause_s = min(LONGEST_PAUSE_S, 2.0 ** (spec.attempt - 1))
+        """Begin nothing while the endpoint wants a pause, and give what failed the last attempt time to recover.
+
+        That is 1, 2, 4 s and so on; both are cut short when the run stops.
+        """
+        pause_s = min(LONGEST_PAUSE_S, 2.0 ** (spec.attempt - 1)) if spec.attempt else self._open_at - time.monotonic()
+        while pause_s > 0 and not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause_s)
+            pause_s = self._open_at - time.monotonic()
 
     async def _prepare(self, slot: Slot, spec: RolloutSpec, factor: float) -> RolloutSummary | None:
         """Prepare the environment of `spec`, if that is to do; null, or how `spec` ended because that failed."""
@@ -228,24 +266,15 @@ class Driver:
             if progress.failed > failed_before:
                 self._failures[summary.failure_cause or "unknown"] += progress.failed - failed_before
             self._changed.notify_all()
-        if summary.aborts_run and not self._stopping.is_set():
-            await self._stop(summary.error_message)
-        self._warn_of_usage(summary)
-        self._warn_of_plugins(summary)
+        self._recorded += 1
+        self._bad_requests += summary.is_bad_request
+        if not self._stopping.is_set():
+            if summary.aborts_run:
+                await self._stop(summary.error_message)
+            elif self._recorded == self._bad_requests == BAD_REQUESTS:
+                await self._stop(f"the first {BAD_REQUESTS} rollouts were all refused: {summary.error_message}")
+        self._notices.tell_of(summary)
         self._observer.rollout_finished(summary, progress)
-
-    def _warn_of_usage(self, summary: RolloutSummary) -> None:
-        tokens = summary.prompt_tokens + summary.completion_tokens
-        if self._warns_of_usage and tokens > HIGH_USAGE_TOKENS:
-            self._warns_of_usage = False
-            self._observer.note(f"warning: {summary.spec.trajectory_id} used {tokens} tokens")
-
-    def _warn_of_plugins(self, summary: RolloutSummary) -> None:
-        """Say once of each plugin that it fails; the rows say it every time."""
-        for name, error in summary.plugin_errors.items():
-            if name not in self._failing_plugins:
-                self._failing_plugins.add(name)
-                self._observer.note(f"warning: plugin {name} failed in {summary.spec.trajectory_id}: {error}")
 
     def _carry_out(self, decision: Decision, environment_id: str) -> None:
         strategy = decision.strategy
@@ -256,19 +285,21 @@ class Driver:
         if decision.stopped_by is not None:
             self._schedule.stop_environment(environment_id)
 
+    def _short_of(self) -> str | None:
+        """Which budget kept how many environments from being begun, null when none did."""
+        count = sum(each.withheld > 0 for each in self._schedule.progress())
+        if not count:
+            return None
+        were = "1 environment was" if count == 1 else f"{count} environments were"
+        return f"{self._spent}; {were} not begun. Change the run file and take the run up."
+
     def _result(self) -> RunResult:
         return RunResult(
-            run_id=self._run_id,
-            directory=str(self._directory),
+            run_id=self.run_id,
+            directory=str(self.directory),
             environments=tuple(self._schedule.progress()),
             failures=dict(self._failures),
             interrupted=self._interrupted,
-            aborted=self._aborted,
+            aborted=self._aborted or self._short_of(),
             duration_s=time.monotonic() - self._began,
         )
-
-
-def _store_options() -> dict[str, Any]:
-    """The store stands on the driver's node, where the output path was checked; it restarts from disk alone."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3, "scheduling_strategy": here}

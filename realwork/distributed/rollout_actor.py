@@ -9,17 +9,25 @@ import logging
 import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, TypeVar
 
+import ray
 from ray.exceptions import RayError
 
 from realwork.backends import open_backends
 from realwork.config import EnvironmentConfig
+from realwork.dataset.ack import CommitAck
+from realwork.dataset.commits import make_commit, make_unfinished
 from realwork.distributed.answers import answer
+from realwork.distributed.gate import RayGate
 from realwork.distributed.hooks import RayCalls, rollout_hooks
-from realwork.errors import Cancelled, RealworkError, RunAborted
+from realwork.distributed.stores import Stores
+from realwork.errors import Cancelled, NodeError, RealworkError, RunAborted
+from realwork.faultpoints import note_ack, pass_through
 from realwork.record import RolloutSettings, failed_rollout
 from realwork.rollout import Backends, run_rollout
+from realwork.secret import Secret
 from realwork.types import RolloutSpec, RolloutSummary, Trajectory
 
 T = TypeVar("T")
@@ -32,7 +40,7 @@ class RolloutActor:
 
     def __init__(self) -> None:
         self._settings: RolloutSettings | None = None
-        self._store: Any = None
+        self._stores: Stores
         self._working: asyncio.Task[Any] | None = None
         self._prepare_s: tuple[RolloutSpec, float] | None = None
         self._stopped = False
@@ -40,16 +48,22 @@ class RolloutActor:
         self._backends: Backends
         self._calls: RayCalls
 
-    async def setup(self, settings: RolloutSettings, store: Any) -> None:
+    async def setup(self, settings: RolloutSettings, stores: Stores, gate: Any, key: list[Any]) -> None:
         """Take what the rollouts of the run share; not in the constructor, whose arguments Ray keeps.
+
+        `gate` is null where no endpoint is asked; `key` has the object of a key that was given, whose value no
+        argument holds.
 
         Raises:
             SandboxError: the engine of this node does not answer.
         """
-        self._store = store
+        self._stores = stores
         self._settings = settings
         self._calls = RayCalls()
-        self._backends = await self._opened.enter_async_context(open_backends(settings))
+        passed = RayGate(gate, settings.config.llm_config) if gate is not None else None
+        given = Secret((await key[0]).decode()) if key else None
+        backends = open_backends(settings, gate=passed, given_key=given)
+        self._backends = await self._opened.enter_async_context(backends)
 
     async def prepare(self, spec: RolloutSpec, timeout_multiplier: float) -> None:
         """Prepare the environment of `spec` on this node; init commands that must run in every sandbox run in one here.
@@ -80,6 +94,8 @@ class RolloutActor:
         """
         if self._settings is None:
             raise RunAborted("the actor was not set up")
+        store = self._stores.of(spec)
+        store.begin.remote(spec, ray.get_runtime_context().get_node_id())
         prepared, image_s = self._prepare_s or (None, 0.0)
         playing = run_rollout(
             spec,
@@ -89,25 +105,32 @@ class RolloutActor:
             queue_s=queue_s,
             image_s=image_s if prepared == spec else 0.0,
             on_steps=self._hand_over,
-            recall=self._recall,
+            recall=partial(self._recall, store),
         )
         try:
             trajectory = await self._cut_by_stop(playing)
         except asyncio.CancelledError:  # before it had begun
             trajectory = failed_rollout(spec, self._settings, Cancelled("the run was stopped"))
-        summary: RolloutSummary = await answer(self._store.commit.remote(trajectory))
+        pass_through("before-commit")
+        ack: CommitAck = await answer(store.commit.remote(make_commit(trajectory)))
+        pass_through("after-ack")
+        if ack.outcome != "fenced":
+            note_ack(trajectory)
+        if ack.summary is None:
+            raise NodeError("a later attempt has taken the place of this one")
+        summary = ack.summary
         took_snapshots = spec.attempt or any(step.state_snapshot for step in trajectory.steps)
         if took_snapshots and not summary.retryable:
             await self._backends.forget_snapshots(spec)
         return summary
 
     async def _hand_over(self, unfinished: Trajectory) -> None:
-        self._store.progress.remote(unfinished)
+        self._stores.of(unfinished.spec).progress.remote(make_unfinished(unfinished))
 
-    async def _recall(self, trajectory_id: str) -> Trajectory | None:
+    async def _recall(self, store: Any, trajectory_id: str) -> Trajectory | None:
         try:
             async with asyncio.timeout(RECALL_S):
-                earlier: Trajectory | None = await answer(self._store.recall.remote(trajectory_id))
+                earlier: Trajectory | None = await answer(store.recall.remote(trajectory_id))
         except (RayError, RealworkError, TimeoutError) as error:
             log.warning("%s cannot be gone on from: %s", trajectory_id, error)
             return None

@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 from realwork.config import RunConfig
 from realwork.distributed.answers import answer
 from realwork.distributed.rollout_actor import RolloutActor
+from realwork.distributed.stores import Stores
 from realwork.errors import Cancelled, EpisodeError, ImageError, NodeError, PrepareError, RealworkError
 from realwork.record import RolloutSettings, failed_rollout
 from realwork.rollout import OVERTIME_S, PREPARE_S, longest_s, preparation_s
@@ -32,21 +33,24 @@ def rollout_memory_mib(config: RunConfig) -> int:
 class Slot:
     """A place for one rollout at a time: an actor that is replaced when it is lost or worn out."""
 
-    def __init__(self, settings: RolloutSettings, shared: Any, store: Any) -> None:
+    def __init__(self, settings: RolloutSettings, shared: Any, stores: Stores, gate: Any, key: list[Any]) -> None:
         self._settings = settings
         self._shared = shared
-        self._store = store
+        self._stores = stores
+        self._gate = gate
+        self._key = key
         self._actor: Any = None
         self._set_up: Any = None
         self._played = 0
         self._is_stopping = False
+        self._is_cut = False
 
     def begin(self) -> None:
         """Start the actor's process, which takes seconds, before there is something to play; waits for nothing."""
         if self._actor is None:
             self._played = 0
             self._actor = ray.remote(RolloutActor).options(**self._options()).remote()
-            self._set_up = self._actor.setup.remote(self._shared, self._store)
+            self._set_up = self._actor.setup.remote(self._shared, self._stores, self._gate, self._key)
 
     async def prepare(
         self, spec: RolloutSpec, *, timeout_multiplier: float, on_long: Callable[[], None]
@@ -114,6 +118,8 @@ class Slot:
             raise NodeError(f"the rollout's process gave no answer for {bound_s:g} s") from error
         except RayError as error:
             self.kill()
+            if self._is_cut:
+                raise Cancelled("the run was stopped, and the rollout's process did not answer") from error
             raise NodeError(f"the rollout's process is gone: {error}") from error
         except RealworkError as error:
             self.kill()
@@ -126,7 +132,7 @@ class Slot:
         """The row of a rollout that `error` ended before its actor could write one."""
         lost = failed_rollout(spec, self._settings, error)
         async with asyncio.timeout(STORE_WAIT_STOPPING_S if self._is_stopping else STORE_WAIT_S):
-            summary: RolloutSummary = await answer(self._store.commit_lost.remote(lost))
+            summary: RolloutSummary = await answer(self._stores.of(spec).commit_lost.remote(lost))
         return summary
 
     def stop(self) -> None:
@@ -134,6 +140,11 @@ class Slot:
         self._is_stopping = True
         if self._actor is not None:
             self._actor.stop.remote()
+
+    def cut(self) -> None:
+        """Kill what was stopped and still goes on: that is an end by the run, and no failure of the node."""
+        self._is_cut = True
+        self.kill()
 
     def kill(self) -> None:
         """End the actor's process; the next rollout gets a new one."""

@@ -1,49 +1,94 @@
 """The central actor, which owns the run's directory; trajectories come to it from the rollouts' actors."""
 
-import asyncio
 from pathlib import Path
+from typing import Any
 
-from realwork.record import summarize, with_steps
-from realwork.trajectories.read import find
-from realwork.trajectories.store import TrajectoryStore
-from realwork.types import RolloutSummary, Trajectory
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from realwork.dataset.ack import Begun, Commit, CommitAck, Unfinished
+from realwork.dataset.commits import make_commit
+from realwork.dataset.mirror import Mirror
+from realwork.dataset.shards import Shard, shards_of
+from realwork.dataset.store import TrajectoryStore
+from realwork.distributed.stores import Stores
+from realwork.record import with_steps
+from realwork.types import RolloutSpec, RolloutSummary, Trajectory
+
+SLOTS_PER_STORE = 2000
+MAX_STORES = 8
+
+
+def here() -> dict[str, Any]:
+    """Options of an actor that stands on the driver's node."""
+    node_id = ray.get_runtime_context().get_node_id()
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
+
+
+def start_stores(directory: Path, url: str | None, *, wanted: int | None, slots: int) -> Stores:
+    """Start the stores of a run on the driver's node, where its output was checked; they restart from disk alone.
+
+    As many as the run has begun with; a new one gets what is wanted, else what `slots` rollouts in flight need.
+    """
+    count = len(shards_of(directory)) or wanted or min(MAX_STORES, 1 + slots // SLOTS_PER_STORE)
+    options = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3, **here()}
+    actor = ray.remote(StoreActor).options(**options)
+    return Stores([actor.remote(str(directory), url, Shard(number, count)) for number in range(count)])
 
 
 class StoreActor:
-    """The only writer of `directory`."""
+    """The only writer of `directory`, or of a shard of it, and of its copy at `url`, if that is not null."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = Path(directory)
-        self._store = TrajectoryStore(self._directory)
+    def __init__(self, directory: str, url: str | None, shard: Shard) -> None:
+        mirror = Mirror(Path(directory), url) if url is not None else None
+        self._store = TrajectoryStore(Path(directory), shard=shard, mirror=mirror)
 
-    async def commit(self, trajectory: Trajectory) -> RolloutSummary:
-        """Write `trajectory` and answer what stands in the dataset for its id, which may be an earlier commit.
+    async def plan(self, rollout_ids: list[str]) -> None:
+        """Note the rollouts that the run is to play.
 
         Raises:
             StoreError: it could not be written.
         """
-        ack = await self._store.commit(trajectory)
-        if ack.duplicate:
-            trajectory = await asyncio.to_thread(lambda: next(find(self._directory, ack.trajectory_id)))
-        return summarize(trajectory)
+        await self._store.plan(rollout_ids)
+
+    async def begin(self, spec: RolloutSpec, node_id: str) -> None:
+        """Note that an attempt has begun."""
+        self._store.begin(Begun(spec=spec, node_id=node_id))
+
+    async def commit(self, commit: Commit) -> CommitAck:
+        """Write a row and answer what stands in the dataset for its attempt, which may be an earlier one.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        return await self._store.commit(commit)
 
     async def recall(self, trajectory_id: str) -> Trajectory | None:
         """The trajectory of that id as it stands in the dataset, null if it does not.
 
         Raises:
-            StoreError: a part cannot be read.
+            StoreError: it cannot be read.
         """
-        found = await asyncio.to_thread(lambda: next(find(self._directory, trajectory_id), None))
-        return found if found is not None and found.spec.trajectory_id == trajectory_id else None
+        return await self._store.recall(trajectory_id)
 
-    async def progress(self, trajectory: Trajectory) -> None:
+    async def progress(self, unfinished: Unfinished) -> None:
         """Hold the unfinished record of a running attempt."""
-        self._store.progress(trajectory)
+        self._store.progress(unfinished)
 
     async def commit_lost(self, lost: Trajectory) -> RolloutSummary:
-        """Write the row of an attempt whose process is gone, with the steps that it had handed over."""
-        return await self.commit(with_steps(lost, self._store.take_progress(lost.spec.trajectory_id)))
+        """Write the row of an attempt whose process is gone, with the steps that it had handed over.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        commit = make_commit(with_steps(lost, await self._store.unfinished(lost.spec.trajectory_id)))
+        ack = await self._store.commit(commit)
+        return ack.summary or commit.summary
 
     async def close(self) -> None:
-        """Finish writing."""
+        """Put every row into a part.
+
+        Raises:
+            StoreError: not everything is in a part; what was acknowledged is in the ledger.
+        """
         await self._store.close()

@@ -52,13 +52,20 @@ class ListedModel(ScriptedModel):
         return answer
 
 
+class FindsNothing:
+    """A sandbox in which `find` finds nothing."""
+
+    async def execute(self, command, **options):
+        return OK if command.startswith("find ") else await super().execute(command, **options)
+
+
 class MemoryBackends:
     """Memory sandboxes and one model, for one rollout: `sandbox` is the agent's, `fresh` that of the tests."""
 
     def __init__(self, model, answers=None, *, opening=None, sandbox=MemorySandbox, folders=()):
         self.folders = folders
         self.sandbox = sandbox(answers)
-        self.fresh = sandbox(answers)
+        self.fresh = type("Fresh", (FindsNothing, sandbox), {})(answers)
         self.unopened = [self.fresh, self.sandbox]
         self.model = model
         self.opening = opening
@@ -98,7 +105,7 @@ def settings(*, unit_tests=("check",), folders=(), environment=None, **sections)
         }
         | sections
     )
-    packed = tuple(PackedFolder(name=name, archive=archive) for name, archive in folders)
+    packed = tuple(PackedFolder(name=name, content=archive) for name, archive in folders)
     return RolloutSettings(config=config, folders={"e": packed})
 
 

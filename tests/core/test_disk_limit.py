@@ -2,6 +2,7 @@
 
 import json
 
+from realwork.sandbox.base import CommandResult
 from realwork.sandbox.memory import MemorySandbox
 
 from .rollouts import OK, call, calls, play, run
@@ -40,3 +41,9 @@ def test_a_row_says_which_protections_do_not_hold():
 
     trajectory, _ = play([], sandbox=Weak)
     assert json.loads(trajectory.metadata)["not_enforced"] == ["swap"]
+
+
+def test_a_test_command_that_fills_the_disk_says_so():
+    trajectory, _ = play([], {"fill": CommandResult(exit_code=137)}, sandbox=FillingSandbox, unit_tests=["fill"])
+    assert trajectory.reward == 0.0
+    assert "More was written to disk than is allowed" in trajectory.test_results[0].error

@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
+from realwork.dataset.summaries import summarize
 from realwork.errors import SandboxLost
 from realwork.model.scripted import ScriptedModel
 from realwork.plugins.hooks import NoHooks
-from realwork.record import failed_rollout, summarize, with_steps
+from realwork.record import failed_rollout, with_steps
 from realwork.rollout import run_rollout
 from realwork.types import Resumption
 

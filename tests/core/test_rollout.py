@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from realwork.dataset.summaries import summarize
 from realwork.errors import (
     ContextExceeded,
     ImageError,
@@ -14,7 +15,6 @@ from realwork.errors import (
 )
 from realwork.model.scripted import ScriptedModel
 from realwork.plugins.hooks import NoHooks, Verdict
-from realwork.record import summarize
 from realwork.rollout import run_rollout
 from realwork.sandbox.base import CommandResult
 from realwork.sandbox.files import pack_folder
@@ -24,6 +24,9 @@ from realwork.types import CommandAction, InvalidAction, Message, Reply, Usage
 from .rollouts import FAILED, OK, SPEC, ListedModel, MemoryBackends, call, calls, play, run, says, settings
 
 LS = {"ls": CommandResult(exit_code=0, stdout=b"a.py\n", stdout_bytes=5)}
+
+
+ODD_IDS = ("a\ud800", "a\0b")
 
 
 def reply_of(reply):
@@ -83,10 +86,19 @@ def test_duplicate_and_empty_call_ids_become_unique():
     empty = message.model_copy(
         update={"tool_calls": tuple(each.model_copy(update={"id": ""}) for each in message.tool_calls)}
     )
-    trajectory, _ = play([], LS, model=ListedModel(Reply(message=same), Reply(message=empty)))
+    odd = message.model_copy(
+        update={
+            "tool_calls": tuple(
+                each.model_copy(update={"id": given}) for each, given in zip(message.tool_calls, ODD_IDS, strict=True)
+            )
+        }
+    )
+    trajectory, _ = play([], LS, model=ListedModel(*(Reply(message=each) for each in (same, empty, odd))))
+    assert [result.given_call_id for result in trajectory.steps[2].observations] == list(ODD_IDS)
     ids = [call.id for message in trajectory.messages for call in message.tool_calls]
     assert len(set(ids)) == len(ids)
     assert all(ids)
+    assert not set(ODD_IDS) & set(ids)
 
 
 def test_the_tests_alone_say_what_the_work_is_worth():
@@ -183,6 +195,44 @@ def test_time_that_runs_out_while_the_model_thinks_is_graded_if_it_ever_replied(
     assert (trajectory.terminated_reason, trajectory.reward) == ("global_timeout", 1.0)
     trajectory, _ = play([], LS, model=ListedModel(timeout))
     assert (trajectory.terminated_reason, trajectory.reward) == ("llm_error", None)
+
+
+def test_a_task_that_is_too_long_for_the_endpoint_is_no_reward():
+    trajectory, _ = play([], model=ListedModel(ContextExceeded("too long", status=400)))
+    assert (trajectory.failure_cause, trajectory.reward, trajectory.retryable) == ("model", None, False)
+    assert summarize(trajectory).is_bad_request
+
+
+class Slow(ListedModel):
+    """Says with each reply how long it was waited for before it was asked for."""
+
+    def __init__(self, *answers, replies_s=0.0, hangs_s=0.0):
+        super().__init__(*answers)
+        self.replies_s = replies_s
+        self.hangs_s = hangs_s
+
+    async def complete(self, messages, *, deadline_s):
+        await asyncio.sleep(self.replies_s if self.answers else self.hangs_s)
+        if not self.answers:
+            raise ModelTimeout("no answer before the episode's time was over")
+        return await super().complete(messages, deadline_s=deadline_s)
+
+
+@pytest.mark.parametrize(
+    ("model", "graded"),
+    [
+        (Slow(reply_of(run("ls")), hangs_s=0.1), True),
+        (Slow(reply_of(run("ls")), hangs_s=0.6), False),
+        (Slow(reply_of(run("ls")), replies_s=0.6, hangs_s=0.7), True),
+        (Slow(reply_of(run("ls")).model_copy(update={"waited_s": 0.6}), hangs_s=0.01), False),
+    ],
+    ids=["cut in its last reply", "hangs", "always slow", "failed and paused"],
+)
+def test_time_that_the_endpoint_has_used_up_is_not_the_agent_s(model, graded):
+    trajectory, _ = play([], LS, model=model, timeout_config={"global_timeout": 2})
+    expected = ("global_timeout", 1.0, None) if graded else ("llm_error", None, "model")
+    assert (trajectory.terminated_reason, trajectory.reward, trajectory.failure_cause) == expected
+    assert graded or trajectory.retryable
 
 
 @pytest.mark.parametrize(

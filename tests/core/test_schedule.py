@@ -92,6 +92,15 @@ def test_a_container_lost_twice_in_a_row_at_the_same_step_is_not_tried_again(at,
     assert len(attempts([lambda spec, steps=steps: lost(spec, steps) for steps in at])) == played
 
 
+@pytest.mark.parametrize(("failures", "played"), [(["grading"] * 3, 2), (["grading", "model", "grading"], 4)])
+def test_tests_that_twice_in_a_row_could_not_be_run_are_not_tried_again(failures, played):
+    outcomes = [
+        lambda spec, cause=cause, at=at: ended(spec, retryable=True, failure_cause=cause, n_steps=at)
+        for at, cause in enumerate(failures)
+    ]
+    assert len(attempts(outcomes)) == played
+
+
 def test_a_process_lost_twice_at_the_same_step_is_tried_again():
     assert len(attempts([lambda spec: lost(spec, 3, cause="node")] * 2)) == 3
 
@@ -167,7 +176,8 @@ def test_a_resumed_run_plays_only_what_has_no_grade_with_attempts_going_on():
     first = Schedule(config(max_episodes=3), "r")
     specs = [first.next() for _ in range(3)]
     already = [ended(specs[0], success=True), ended(specs[1], retryable=True)]
-    resumed = Schedule(config(max_episodes=3), "r", already=already)
+    resumed = Schedule(config(max_episodes=3), "r")
+    resumed.take_up(already)
     assert sorted(play(resumed, lambda spec: ended(spec, success=True))) == [("e0", 1, 1), ("e0", 2, 0)]
     assert resumed.progress()[0].graded == 3
 
@@ -176,7 +186,8 @@ def test_a_graded_attempt_counts_even_if_a_failed_one_came_later():
     first = Schedule(config(), "r")
     spec = first.next()
     later = spec.model_copy(update={"attempt": 1})
-    resumed = Schedule(config(), "r", already=[ended(later), ended(spec, success=False)])
+    resumed = Schedule(config(), "r")
+    resumed.take_up([ended(later), ended(spec, success=False)])
     assert resumed.next() is None
     assert resumed.finished
 
@@ -204,3 +215,25 @@ def test_a_preparation_that_may_succeed_is_tried_again_by_one_rollout_at_a_time(
     assert (again.sample_index, again.attempt) == (0, 1)
     assert schedule.next() is None
     assert not schedule.is_prepared("e0")
+
+
+def test_when_a_budget_is_spent_what_was_begun_is_finished_and_nothing_else_is_begun():
+    schedule = Schedule(config(3, max_episodes=2), "r")
+    first = schedule.next()
+    schedule.begin_no_more()
+    schedule.record(ended(first, retryable=True))
+    played = play(schedule, lambda spec: ended(spec, success=True))
+    assert sorted(played) == [("e0", 0, 1), ("e0", 1, 0)]
+    assert schedule.finished
+    assert [(each.graded, each.withheld, each.done) for each in schedule.progress()] == [
+        (2, 0, 2),
+        (0, 2, 2),
+        (0, 2, 2),
+    ]
+
+
+def test_a_rollout_that_waits_for_a_new_attempt_was_begun():
+    schedule = Schedule(config(2), "r")
+    schedule.record(ended(schedule.next(), retryable=True))
+    schedule.begin_no_more()
+    assert play(schedule, lambda spec: ended(spec, success=True)) == [("e0", 0, 1)]

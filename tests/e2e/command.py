@@ -20,13 +20,17 @@ from realwork.sandbox.engine import connect
 REALWORK = Path(sys.executable).with_name("realwork")
 REPOSITORY = Path(__file__).parents[2]
 SMALL = {"memory_mib": 256}
+EVERYWHERE: dict[str, str] = {}
+"""Variables of every command."""
+WITHOUT_PANDAS = {"PYTHONPATH": str(Path(__file__).parent / "without_pandas")}
+"""Variables of every process of realwork."""
 
 
 def clean_environment(**more: str) -> dict[str, str]:
     """This process's environment without what would reach a real model or another cluster."""
     left_out = ("OPENROUTER_API_KEY", "OPENAI_API_KEY", "RAY_ADDRESS")
     kept = {name: value for name, value in os.environ.items() if name not in left_out}
-    return kept | {"PATH": f"{REALWORK.parent}:{os.environ['PATH']}", "COLUMNS": "200"} | more
+    return kept | {"PATH": f"{REALWORK.parent}:{os.environ['PATH']}", "COLUMNS": "200"} | EVERYWHERE | more
 
 
 def realwork(
@@ -36,7 +40,7 @@ def realwork(
     return subprocess.run(
         [REALWORK, *map(str, arguments)],
         cwd=cwd,
-        env=clean_environment(**environment),
+        env=clean_environment(**WITHOUT_PANDAS, **environment),
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -51,7 +55,7 @@ def running(*arguments: object, cwd: Path, **environment: str) -> Iterator[subpr
     process = subprocess.Popen(
         [REALWORK, *map(str, arguments)],
         cwd=cwd,
-        env=clean_environment(**environment),
+        env=clean_environment(**WITHOUT_PANDAS, **environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -76,7 +80,7 @@ def run_file(folder: Path, base_url: str = "http://127.0.0.1:9/v1", **sections: 
     document = {
         "environments": [environment],
         "template_prompt": "You are an engineer.",
-        "rollout_config": {"trajectory_output_path": str(folder / "out")},
+        "rollout_config": {"trajectory_output_path": str(folder / "out"), "max_parallel_rollouts": 2},
         "llm_config": {"model": "test-model", "base_url": base_url},
         "sandbox_config": SMALL,
     }
@@ -137,7 +141,7 @@ def on_terminal(*arguments: object, cwd: Path) -> tuple[int, str]:
     process = subprocess.Popen(
         [REALWORK, *map(str, arguments)],
         cwd=cwd,
-        env=clean_environment(TERM="xterm"),
+        env=clean_environment(**WITHOUT_PANDAS, TERM="xterm"),
         stdin=its,
         stdout=its,
         stderr=its,

@@ -12,6 +12,8 @@ from realwork.sandbox.engine import connect
 from tests.e2e.command import environment, own_containers, realwork, rows, run_file, running, wait_until
 from tests.endpoint import DONE, Endpoint, run
 
+pytestmark = pytest.mark.usefixtures("on_cluster")
+
 TURNS = 6
 
 
@@ -70,7 +72,7 @@ def play(folder, run_id, cut_off, **rollout_config):
             rollout_config={"snapshot_interval": 3} | rollout_config,
         )
         with running("run", file, "--run-id", run_id, "--output", "results.json", cwd=folder) as process:
-            wait_until(lambda: 4 in agent.asked and is_hanging(run_id), seconds=120, what="the fourth step")
+            wait_until(lambda: 4 in agent.asked and is_hanging(run_id), seconds=240, what="the fourth step")
             agent.was_cut = True
             cut_off(run_id)
             said, _ = process.communicate(timeout=180)
@@ -128,8 +130,11 @@ def test_snapshots_that_are_to_be_kept_are_there_after_the_run_and_can_be_opened
     assert set(named) == there
     (entry,) = json.loads((tmp_path / "results.json").read_text())
     assert [step["state_snapshot"]["id"] for step in entry["steps"] if step["state_snapshot"]] == named
-    assert realwork("gc", cwd=tmp_path).returncode == 0
-    assert {found["Id"] for found in snapshots_of(run_id)} == there
+    for arguments in ((), ("--all", "--run-id", "another")):
+        assert realwork("gc", *arguments, cwd=tmp_path).returncode == 0
+        assert {found["Id"] for found in snapshots_of(run_id)} == there
+    assert realwork("gc", "--all", "--run-id", run_id, cwd=tmp_path).stdout.startswith("removed realwork/snapshot:")
+    assert snapshots_of(run_id) == []
 
 
 def test_an_agent_that_kills_its_container_is_tried_twice_and_leaves_nothing(run_id, tmp_path):

@@ -143,11 +143,12 @@ def test_problems_of_plugins_images_and_the_machine_are_named_together(docker_im
         assert words in text
 
 
+@pytest.mark.usefixtures("on_cluster")
 def test_a_run_that_is_being_played_is_refused_to_a_second_driver(docker_image, tmp_path):
     with Endpoint(lambda _: run("sleep 60")) as endpoint:
         file = run_file(tmp_path, endpoint.base_url)
         with running("run", file, "--run-id", "once", cwd=tmp_path) as first:
-            wait_until(lambda: endpoint.requests != [], seconds=120, what="the first request")
+            wait_until(lambda: endpoint.requests != [], seconds=240, what="the first request")
             second = realwork("run", file, "--run-id", "once", cwd=tmp_path)
             first.send_signal(signal.SIGINT)
             first.communicate(timeout=40)
@@ -156,6 +157,7 @@ def test_a_run_that_is_being_played_is_refused_to_a_second_driver(docker_image, 
     assert len(rows(tmp_path / "out" / "once")) == 1
 
 
+@pytest.mark.usefixtures("on_cluster")
 def test_a_failing_plugin_is_said_once_and_costs_nothing(docker_image, tmp_path):
     (tmp_path / "raising.py").write_text(RAISING_PLUGIN)
     with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
@@ -204,12 +206,37 @@ def test_a_dry_run_needs_no_key_and_no_engine_and_starts_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
+def test_check_refuses_an_output_that_cannot_be_written(docker_image, tmp_path):
+    file = run_file(tmp_path, rollout_config={"trajectory_output_path": "/proc/nope"})
+    assert "/proc/nope: the output directory cannot be written" in refused(tmp_path, "check", file)
+
+
+def test_images_says_what_is_wrong_with_its_options_and_removes_nothing(tmp_path):
+    for arguments in (("--prune", "--unused-for", "-1"), ("--unused-for", "30")):
+        assert "--unused-for" in refused(tmp_path, "images", *arguments)
+
+
 def test_check_says_ok_or_what_is_missing(docker_image, tmp_path):
     result = realwork("check", run_file(tmp_path), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "ok:" in result.stdout
     text = refused(tmp_path, "check", run_file(tmp_path), DOCKER_HOST=f"unix://{tmp_path}/none.sock")
     assert "none.sock" in text
+
+
+def test_check_warns_of_copied_folders_in_which_edits_are_undone(docker_image, tmp_path):
+    (tmp_path / "project").mkdir()
+    file = run_file(tmp_path, environments=[environment("e", copy_folders=["project"])])
+    assert "warning: environments[0].copy_folders: for the tests they are put back" in plain(
+        realwork("check", file, cwd=tmp_path).stderr
+    )
+    named = environment("e", copy_folders=["project"], grading_config={"restage_folders": []})
+    assert "put back" not in realwork("check", run_file(tmp_path, environments=[named]), cwd=tmp_path).stderr
+
+
+def test_check_names_the_field_of_a_network_that_does_not_exist(docker_image, tmp_path):
+    file = run_file(tmp_path, environments=[environment("e", init_commands=["true"], init_network="none-such")])
+    assert "init_network of e: the engine has no network called 'none-such'" in refused(tmp_path, "check", file)
 
 
 def test_old_root_keys_are_mapped_with_a_warning_each(tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.e2e.command import environment, on_terminal, own_containers, plain, realwork, rows, run_file
+from tests.e2e.command import environment, on_terminal, own_containers, realwork, rows, run_file
 from tests.endpoint import DONE, Endpoint, Request, by_turn, error, reply, run
 
 
@@ -140,110 +140,7 @@ def test_a_finished_run_that_is_resumed_plays_nothing_again(mixed_run):
     assert "template_prompt" in refused.stderr
 
 
-def test_a_dead_endpoint_is_no_reward_and_exit_code_1(docker_image, tmp_path):
-    with Endpoint(lambda _: error(500, "down", headers={"retry-after-ms": "1"})) as endpoint:
-        file = run_file(tmp_path, endpoint.base_url, environments=[environment("e", max_retries=1)])
-        result = realwork("run", file, "--run-id", "dead", cwd=tmp_path)
-    assert result.returncode == 1, result.stderr
-    assert "1 without a grade: model" in result.stderr
-    found = rows(tmp_path / "out" / "dead")
-    assert [row["attempt"] for row in found] == [0, 1]
-    for row in found:
-        assert (row["status"], row["failure_cause"], row["terminated_reason"]) == ("failed", "model", "llm_error")
-        assert (row["reward"], row["reward_valid"], row["success"]) == (None, False, None)
-    assert own_containers("dead") == []
-
-
-def test_a_refused_key_stops_the_run_with_one_message(docker_image, tmp_path):
-    with Endpoint(lambda _: error(401, "invalid key")) as endpoint:
-        file = run_file(tmp_path, endpoint.base_url, episode_control_config={"max_episodes": 20})
-        result = realwork("run", file, "--run-id", "refused", cwd=tmp_path)
-    assert result.returncode == 1
-    assert result.stderr.count("The run was stopped") == 1
-    assert "invalid key" in result.stderr
-    assert len(rows(tmp_path / "out" / "refused")) < 20
-    assert own_containers("refused") == []
-
-
-def test_a_failing_init_command_fails_its_environment_only(docker_image, tmp_path):
-    with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
-        file = run_file(
-            tmp_path,
-            endpoint.base_url,
-            environments=[
-                environment("bad", init_commands=["echo no such package >&2; exit 7"], init_network="none"),
-                environment("good", init_commands=["touch ready"], unit_tests=["test -f ready"]),
-            ],
-            episode_control_config={"max_episodes": 3},
-        )
-        result = realwork("run", file, "--run-id", "init", cwd=tmp_path)
-    assert result.returncode == 1
-    assert result.stderr.count("No rollout of bad can be played") == 1
-    assert result.stderr.count("exit code 7: no such package") == 1
-    assert "3 without a grade: sandbox" in result.stderr
-    found = rows(tmp_path / "out" / "init")
-    assert [row["success"] for row in found if row["environment_id"] == "good"] == [True] * 3
-    (failed,) = [row for row in found if row["environment_id"] == "bad"]
-    assert (failed["terminated_reason"], failed["reward"]) == ("environment_error", None)
-
-
-def test_a_failing_init_command_is_one_row_also_with_the_local_sandbox(tmp_path):
-    file = run_file(
-        tmp_path,
-        environments=[environment("bad", init_commands=["echo no such package; exit 7"], init_network="none")],
-        episode_control_config={"max_episodes": 8},
-    )
-    result = realwork("run", file, "--run-id", "init", "--sandbox", "local", cwd=tmp_path)
-    assert result.returncode == 1
-    assert result.stderr.count("no such package") == 2  # in the command, and in what it said
-    assert len(rows(tmp_path / "out" / "init")) == 1
-
-
-def test_32_rollouts_pay_the_init_once_and_a_second_run_does_not(fresh_name, tmp_path):
-    name = fresh_name
-    made = f"sleep 4; echo {name}-$(date +%s%N) >made"
-    with Endpoint(by_turn(run("cat made"), DONE)) as endpoint:
-        results = []
-        for run_id, episodes in (("first", 32), ("second", 4)):
-            file = run_file(
-                tmp_path,
-                endpoint.base_url,
-                environments=[
-                    environment(name, init_commands=[made], init_network="none", unit_tests=["test -f made"])
-                ],
-                episode_control_config={"max_episodes": episodes},
-            )
-            results.append(realwork("run", file, "--run-id", run_id, cwd=tmp_path))
-        first, second = results
-    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert f"Preparing environment {name}: 1 init command" in first.stderr
-    assert "Preparing environment" not in second.stderr
-    found = rows(tmp_path / "out" / "first") + rows(tmp_path / "out" / "second")
-    assert len(found) == 36
-    assert len({row["messages"][3]["content"] for row in found}) == 1
-    assert len({row["image_digest"] for row in found}) == 1
-    assert sorted(row["timing"]["image_s"] > 4 for row in found) == [False] * 35 + [True]
-    listed = realwork("images", cwd=tmp_path)
-    assert name in listed.stdout
-    assert realwork("images", "--prune", "--unused-for", "999", cwd=tmp_path).stdout.startswith("0 removed")
-    assert name in realwork("images", cwd=tmp_path).stdout
-
-
-def test_a_run_with_the_local_sandbox_says_loudly_what_that_means(tmp_path):
-    with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
-        file = run_file(tmp_path, endpoint.base_url)
-        result = realwork("run", file, "--run-id", "local", "--sandbox", "local", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "NO ISOLATION" in result.stderr
-    assert rows(tmp_path / "out" / "local")[0]["success"] is True
-
-
-def test_quiet_prints_nothing_when_all_is_well(docker_image, tmp_path):
-    with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
-        result = realwork("run", run_file(tmp_path, endpoint.base_url), "--quiet", cwd=tmp_path)
-    assert (result.returncode, result.stdout, plain(result.stderr)) == (0, "", "")
-
-
+@pytest.mark.usefixtures("on_cluster")
 def test_on_a_terminal_a_live_table_shows_how_the_run_goes(docker_image, tmp_path):
     with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
         file = run_file(tmp_path, endpoint.base_url, episode_control_config={"max_episodes": 2})
@@ -254,57 +151,11 @@ def test_on_a_terminal_a_live_table_shows_how_the_run_goes(docker_image, tmp_pat
     assert "2/2 successful" in shown
 
 
-def test_a_run_is_resumed_by_its_directory_also_with_a_relative_output_path(docker_image, tmp_path):
-    down = [True]
-
-    def respond(request):
-        if down[0]:
-            return error(400, "no such thing")
-        return by_turn(run("touch done"), DONE)(request)
-
-    with Endpoint(respond) as endpoint:
-        file = run_file(tmp_path, endpoint.base_url, rollout_config={"trajectory_output_path": "out"})
-        assert realwork("run", file, "--run-id", "twice", cwd=tmp_path).returncode == 1
-        down[0] = False
-        resumed = realwork("run", file, "--resume", "out/twice", cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
-    assert [(row["attempt"], row["reward"]) for row in rows(tmp_path / "out" / "twice")] == [(0, None), (1, 1.0)]
-
-
-def test_a_key_that_an_endpoint_echoes_is_nowhere_in_the_output(docker_image, tmp_path):
-    with Endpoint(lambda _: error(401, "you sent Bearer sk-canary-echo")) as endpoint:
-        file = run_file(tmp_path, endpoint.base_url)
-        result = realwork("run", file, "--run-id", "echo", cwd=tmp_path, OPENAI_API_KEY="sk-canary-echo")
-    assert result.returncode == 1
-    assert endpoint.authorizations[0] == "Bearer sk-canary-echo"
-    assert "sk-canary-echo" not in result.stdout + result.stderr
-    assert "sk-canary-echo" not in str(rows(tmp_path / "out" / "echo"))
-    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert not [path for path in written if b"sk-canary-echo" in path.read_bytes()]
-
-
 def test_a_json_output_that_cannot_be_written_is_refused_before_anything_starts(tmp_path):
     (tmp_path / "folder").mkdir()
     result = realwork("run", run_file(tmp_path), "--output", "folder", cwd=tmp_path)
     assert (result.returncode, "--output" in result.stderr) == (2, True)
     assert not (tmp_path / "out").exists()
-
-
-def test_64_episodes_of_10_commands_end_with_64_rows_and_no_container(docker_image, tmp_path):
-    commands = [run(f"echo {number} > done") for number in range(10)]
-    with Endpoint(by_turn(*commands, DONE)) as endpoint:
-        file = run_file(
-            tmp_path,
-            endpoint.base_url,
-            rollout_config={"max_parallel_rollouts": 8},
-            episode_control_config={"max_episodes": 64},
-        )
-        result = realwork("run", file, "--run-id", "many", cwd=tmp_path, timeout_s=290)
-    assert result.returncode == 0, result.stderr
-    found = rows(tmp_path / "out" / "many")
-    assert [row["sample_index"] for row in sorted(found, key=lambda row: row["sample_index"])] == list(range(64))
-    assert all(row["success"] and row["n_steps"] == 11 for row in found)
-    assert own_containers("many") == []
 
 
 def test_bench_measures_episodes_beside_the_engine(docker_image, tmp_path):
@@ -315,11 +166,64 @@ def test_bench_measures_episodes_beside_the_engine(docker_image, tmp_path):
     assert measured["ratio"] == pytest.approx(measured["episodes_per_s"] / measured["engine_containers_per_s"])
 
 
+def test_bench_measures_the_model_client_beside_the_bare_one(tmp_path):
+    result = realwork("bench", "model", "--requests", 5, "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    measured = json.loads(result.stdout)
+    assert measured["ratio"] == pytest.approx(measured["ours"]["cpu_ms"] / measured["bare"]["cpu_ms"])
+    assert measured["ours"]["requests_per_s"] > 0
+    assert 0 < measured["long_conversation_mib"] < 64
+
+
+def test_bench_measures_the_store_beside_bare_pyarrow(tmp_path):
+    result = realwork("bench", "store", "--rows", 1200, "--mib", 1, "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    measured = json.loads(result.stdout)
+    assert sorted(measured["rates"]) == ["1", "100", "2048"]
+    assert all(each["acked_per_s"] > each["sealed_per_s"] > 0 for each in measured["rates"].values())
+    assert list(measured["memory_mib"]) == ["1000", "1200"]
+    assert measured["resume_s"] > 0
+
+
 def test_bench_measures_the_sandbox_beside_the_engine_and_the_host(docker_image, tmp_path):
-    result = realwork("bench", "sandbox", "--commands", 3, "--lives", 2, "--json", cwd=tmp_path)
+    result = realwork("bench", "sandbox", "--commands", 3, "--lives", 2, "--sandboxes", 4, "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     measured = json.loads(result.stdout)
     assert all(0 < measured[name]["median_s"] <= measured[name]["p95_s"] for name in ("channel", "exec_raw", "life"))
     assert set(measured["files"]) == {"1 KiB", "1 MiB", "64 MiB"}
     assert measured["commands_per_s"].keys() == {"channel", "exec"}
     assert measured["init"]["first_s"] > 5
+
+
+def test_a_refused_key_stops_the_run_with_one_message_and_is_nowhere_in_the_output(docker_image, tmp_path):
+    with Endpoint(lambda _: error(401, "invalid key: you sent Bearer sk-canary-echo")) as endpoint:
+        file = run_file(tmp_path, endpoint.base_url, episode_control_config={"max_episodes": 20})
+        result = realwork("run", file, "--run-id", "refused", cwd=tmp_path, OPENAI_API_KEY="sk-canary-echo")
+    assert result.returncode == 1
+    assert result.stderr.count("The run was stopped") == 1
+    assert "invalid key" in result.stderr
+    assert len(rows(tmp_path / "out" / "refused")) < 20
+    assert own_containers("refused") == []
+    assert endpoint.authorizations[0] == "Bearer sk-canary-echo"
+    assert "sk-canary-echo" not in result.stdout + result.stderr
+    assert "sk-canary-echo" not in str(rows(tmp_path / "out" / "refused"))
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert not [path for path in written if b"sk-canary-echo" in path.read_bytes()]
+
+
+def test_a_run_with_the_local_sandbox_says_loudly_what_that_means_and_a_failing_init_is_one_row(tmp_path):
+    environments = [
+        environment("bad", init_commands=["echo no such package; exit 7"], init_network="none"),
+        environment("good"),
+    ]
+    with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
+        file = run_file(
+            tmp_path, endpoint.base_url, environments=environments, episode_control_config={"max_episodes": 4}
+        )
+        result = realwork("run", file, "--run-id", "local", "--sandbox", "local", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "NO ISOLATION" in result.stderr
+    assert result.stderr.count("no such package") == 2  # in the command, and in what it said
+    found = rows(tmp_path / "out" / "local")
+    assert sorted(row["environment_id"] for row in found) == ["bad"] + ["good"] * 4
+    assert all(row["success"] for row in found if row["environment_id"] == "good")

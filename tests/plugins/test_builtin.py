@@ -9,8 +9,8 @@ from realwork.plugins.builtin.safety_filter import SafetyFilter
 from realwork.plugins.builtin.trajectory_analyzer import TrajectoryAnalyzer
 from realwork.schedule import Schedule
 from realwork.types import CommandAction, DoneAction, RolloutSpec, RolloutSummary, WriteAction
+from tests.dataset.records import rich
 from tests.plugins.conftest import config
-from tests.trajectories.records import rich
 
 HARMLESS = [
     "git log --format=%h",
@@ -25,6 +25,7 @@ HARMLESS = [
     "echo don't # it's",
     "dd if=/dev/zero of=/dev/null",
     "dd if=/dev/zero of=/dev/stdout",
+    "dd if=/dev/zero of=/dev/shm/x bs=1M count=1",
     "echo 'rm -rf /'",
     "chmod -R 755 /workspace",
     "ls; echo ok && cat a | grep shutdown",

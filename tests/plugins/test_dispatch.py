@@ -7,8 +7,8 @@ from realwork.config import EnvironmentConfig
 from realwork.errors import PluginError
 from realwork.plugins.dispatch import PluginHooks
 from realwork.types import CommandAction, Observation, RolloutSpec
+from tests.dataset.records import failed, graded
 from tests.plugins.modules import EXAMPLE, evaluating, filtering, modifying, watching
-from tests.trajectories.records import failed, graded
 
 SPEC = RolloutSpec(run_id="r", environment_id="calc", sample_index=0)
 ENVIRONMENT = EnvironmentConfig(

@@ -12,9 +12,9 @@ from realwork.distributed.hooks import RayCalls, pack, rollout_hooks
 from realwork.errors import InputError
 from realwork.plugins.managing import RunPlugins
 from realwork.types import CommandAction, RolloutSpec, RolloutSummary
+from tests.dataset.records import graded
 from tests.plugins.conftest import config
 from tests.plugins.modules import EXAMPLE, evaluating, filtering, managing, modifying, watching
-from tests.trajectories.records import graded
 
 SPEC = RolloutSpec(run_id="r", environment_id="calc", sample_index=0)
 LS = CommandAction(command="ls")

@@ -16,7 +16,7 @@ BLOCKED_PATTERNS = (
     "chmod -R /",
     "chown -R /",
     "dd of=/dev/[!nsf]*",
-    "dd of=/dev/[ns][!ut]*",
+    "dd of=/dev/[ns][!uth]*",
     "init [06]",
     "systemctl poweroff",
     "systemctl reboot",

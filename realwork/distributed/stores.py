@@ -1,0 +1,63 @@
+"""The store actors of a run, of which each rollout has one."""
+
+import asyncio
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from realwork.distributed.answers import answer
+from realwork.errors import StoreError
+from realwork.types import RolloutSpec, Trajectory
+
+
+class Stores:
+    """The stores of one run; goes to its actors."""
+
+    def __init__(self, actors: list[Any]) -> None:
+        self._actors = actors
+
+    def of(self, spec: RolloutSpec) -> Any:
+        """The store of that rollout."""
+        return self._actors[self._index(spec.rollout_id)]
+
+    def _index(self, rollout_id: str) -> int:
+        return zlib.crc32(rollout_id.encode(errors="replace")) % len(self._actors)
+
+    async def plan(self, rollouts: Mapping[str, int]) -> None:
+        """Note how many rollouts of each environment the run is to play.
+
+        Raises:
+            StoreError: it could not be written.
+            RayError: a store is gone.
+        """
+        names: list[list[str]] = [[] for _ in self._actors]
+        for environment_id, count in rollouts.items():
+            for sample in range(count):
+                rollout_id = f"{environment_id}:{sample}"
+                names[self._index(rollout_id)].append(rollout_id)
+        await asyncio.gather(*(answer(actor.plan.remote(own)) for actor, own in zip(self._actors, names, strict=True)))
+
+    async def recall(self, spec: RolloutSpec) -> Trajectory | None:
+        """The committed trajectory of an attempt, null if its store cannot give it."""
+        try:
+            found: Trajectory | None = await answer(self.of(spec).recall.remote(spec.trajectory_id))
+        except (RayError, StoreError):
+            return None
+        return found
+
+    async def close(self) -> None:
+        """Put every row into a part.
+
+        Raises:
+            StoreError: not everything is in a part; what was acknowledged is in a ledger.
+            RayError: a store is gone.
+        """
+        await asyncio.gather(*(answer(actor.close.remote()) for actor in self._actors))
+
+    def kill(self) -> None:
+        """End their processes."""
+        for actor in self._actors:
+            ray.kill(actor)

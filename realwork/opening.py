@@ -1,0 +1,237 @@
+"""From a run file to a driver that can play it: checks, Ray, and what an earlier start has left.
+
+Guarantees: whatever is missing is said before anything is started; two drivers never have one directory.
+"""
+
+import json
+import logging
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from realwork import __version__
+from realwork.config import RunConfig, is_url
+from realwork.dataset.earlier import earlier_summaries, settle_cut_off
+from realwork.dataset.mirror import Mirror, url_of_run, working_copy
+from realwork.dataset.run_directory import check_writable, held, is_run_directory, open_run
+from realwork.dataset.version import SCHEMA_VERSION
+from realwork.distributed.cluster import Node, connected, is_connected, nodes, on_every_node, slots_that_fit
+from realwork.distributed.driver import Driver
+from realwork.distributed.result import Observer, RunResult, finished_result
+from realwork.distributed.slot import rollout_memory_mib
+from realwork.errors import InputError, NodeError
+from realwork.model.budget import Used
+from realwork.preflight import capacity_problems, engine_needs, engine_problems, engine_shortcomings, key_problems
+from realwork.record import RolloutSettings, failed_rollout, with_steps
+from realwork.runfile import RunFile
+from realwork.runfile.checks import restaging_warnings
+from realwork.runfile.history import history_warnings
+from realwork.schedule import EnvironmentProgress, Schedule
+from realwork.settings import given_key, shared_settings
+from realwork.types import RolloutSpec, RolloutSummary, Trajectory
+
+_LOG = logging.getLogger(__name__)
+
+
+class SilentObserver:
+    """Tells nobody but the log."""
+
+    def started(self, directory: Path, progress: list[EnvironmentProgress], slots: int) -> None:
+        _LOG.info("%d rollouts, %d at once, into %s", sum(each.planned for each in progress), slots, directory)
+
+    def rollout_started(self, spec: RolloutSpec) -> None:
+        _LOG.debug("%s started", spec.trajectory_id)
+
+    def rollout_finished(self, summary: RolloutSummary, progress: EnvironmentProgress) -> None:
+        _LOG.info("%s: %s", summary.spec.trajectory_id, summary.terminated_reason)
+
+    def doing(self, message: str) -> None:
+        _LOG.info("%s", message)
+
+    def note(self, message: str) -> None:
+        _LOG.warning("%s", message)
+
+
+def new_run_id() -> str:
+    """A name for a run: its time in UTC, and a few characters that tell runs of one second apart."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+@contextmanager
+def opened(
+    run_file: RunFile, *, run_id: str | None, address: str | None, takes_changes: bool, observer: Observer
+) -> Iterator[Driver | RunResult]:
+    """A driver for what is missing of the run, or the result of a run of which nothing is; Ray, for the block.
+
+    Raises:
+        InputError: something that the run needs is missing; nothing was started.
+    """
+    run_id = run_id or new_run_id()
+    output = run_file.config.rollout_config.trajectory_output_path
+    url = url_of_run(output, run_id) if is_url(output) else None
+    directory = _output_directory(run_file.config) / run_id
+    mirror = Mirror(directory, url) if url is not None else None
+    if mirror is not None:
+        observer.doing(f"Looking for the run at {url}")
+        mirror.check()
+        mirror.fetch()
+    run_json = _run_json(run_file, run_id)
+    if is_run_directory(directory):
+        open_run(directory, run_json, takes_changes=takes_changes)
+        with held(directory):
+            schedule, _ = _plan(run_file, run_id, directory)
+        if schedule.finished:
+            observer.note(f"{directory} is complete: nothing is missing.")
+            yield finished_result(schedule, run_id=run_id, directory=directory)
+            return
+    joins = address is not None or is_connected()
+    settings = _checked_settings(run_file, observer.note, joins=joins)
+    observer.doing("Joining the Ray cluster" if joins else "Starting a local Ray, which takes seconds")
+    with connected(address):
+        slots = _slots(settings.config, run_file, observer.note, is_joined=joins)
+        _note_shortcomings(settings.config, observer.doing, nodes() if joins else None)
+        open_run(directory, run_json, takes_changes=takes_changes)
+        with held(directory), mirror.marked() if mirror is not None else nullcontext():
+            settle_cut_off(directory, partial(_cut_off, settings))
+            schedule, used = _plan(run_file, run_id, directory)
+            yield Driver(
+                settings,
+                schedule,
+                used,
+                given_key=given_key(run_file),
+                run_id=run_id,
+                directory=directory,
+                url=url,
+                slots=slots,
+                observer=observer,
+            )
+
+
+def check_run(run_file: RunFile, *, address: str | None = None, on_progress: Callable[[str], None]) -> None:
+    """Find out whether `run_file` could be played now, and start nothing; warn of solutions that an agent can read.
+
+    Raises:
+        InputError: with everything that is missing.
+    """
+    for warning in (*restaging_warnings(run_file.config), *history_warnings(run_file.folders)):
+        on_progress(f"warning: {warning}")
+    settings = _checked_settings(run_file, on_progress, joins=address is not None)
+    if address is not None:
+        with connected(address):
+            _slots(settings.config, run_file, on_progress, is_joined=True)
+            _note_shortcomings(settings.config, on_progress, nodes())
+
+
+def _output_directory(config: RunConfig) -> Path:
+    """The directory of all runs; for object storage their working copies."""
+    output = config.rollout_config.trajectory_output_path
+    return working_copy(output) if is_url(output) else Path(output)
+
+
+def _plan(run_file: RunFile, run_id: str, directory: Path) -> tuple[Schedule, Used]:
+    """What is to be played of the run in `directory`, after the attempts of an earlier start, and what they used."""
+    used = Used()
+
+    def counted() -> Iterator[RolloutSummary]:
+        nonlocal used
+        for summary in earlier_summaries(directory):
+            used += _used_in(summary)
+            yield summary
+
+    schedule = Schedule(run_file.config, run_id)
+    schedule.take_up(counted())
+    return schedule, used
+
+
+def _used_in(summary: RolloutSummary) -> Used:
+    tokens = summary.prompt_tokens + summary.completion_tokens
+    return Used(
+        replies=summary.n_steps,
+        tokens=tokens,
+        cost_usd=summary.cost_usd or 0.0,
+        uncounted=0 if tokens else summary.n_steps,
+        unpriced=summary.n_steps if summary.cost_usd is None else 0,
+    )
+
+
+def _cut_off(settings: RolloutSettings, spec: RolloutSpec, unfinished: Trajectory | None) -> Trajectory:
+    """The record of an attempt that an earlier start of the run did not bring to its end."""
+    return with_steps(
+        failed_rollout(spec, settings, NodeError("the run was cut off before the rollout ended")), unfinished
+    )
+
+
+def _checked_settings(run_file: RunFile, note: Callable[[str], None], *, joins: bool) -> RolloutSettings:
+    """The settings of the rollouts.
+
+    Raises:
+        InputError: with every problem of plugins and, when rollouts are played here, of machine, engine and images; or
+            the output cannot be written.
+    """
+    check_writable(_output_directory(run_file.config))
+    problems = []
+    if not joins:
+        problems = capacity_problems(run_file.config) + engine_problems(engine_needs(run_file.config), note)
+    try:
+        settings = shared_settings(run_file)
+    except InputError as error:
+        problems = [*error.problems, *problems]
+    _raise_problems(run_file, problems)
+    return settings
+
+
+def _slots(config: RunConfig, run_file: RunFile, note: Callable[[str], None], *, is_joined: bool) -> int:
+    """How many rollouts run at once: as many as are wanted and fit on the nodes that can play them."""
+    found = nodes()
+    if is_joined:
+        problems = on_every_node(engine_problems, engine_needs(config), found)
+        for node_id, more in on_every_node(key_problems, run_file.key, found).items():
+            problems[node_id] += more
+        if not all(problems.values()):
+            found = [node for node in found if not problems[node.node_id]]
+        else:
+            _raise_problems(
+                run_file, [f"node {node.name}: {each}" for node in found for each in problems[node.node_id]]
+            )
+    memory_mib = rollout_memory_mib(config)
+    cpus = max(config.limits(each).cpus for each in config.environments)
+    fitting = slots_that_fit(found, memory_mib=memory_mib, cpus=cpus)
+    wanted = config.rollout_config.max_parallel_rollouts
+    if fitting < wanted:
+        note(
+            f"{fitting} rollouts run at once, not {wanted}: each reserves {memory_mib} MiB of memory. "
+            "Lower memory_mib in sandbox_config to fit more."
+        )
+    return min(fitting, wanted)
+
+
+def _note_shortcomings(config: RunConfig, note: Callable[[str], None], found: list[Node] | None) -> None:
+    """Say once what the engines of the nodes, null for this machine's alone, cannot enforce; the rows say it, too."""
+    needs = engine_needs(config)
+    if found is None:
+        said = engine_shortcomings(needs)
+    else:
+        on_nodes = on_every_node(engine_shortcomings, needs, found)
+        said = list(dict.fromkeys(one for sentences in on_nodes.values() for one in sentences))
+    for sentence in said:
+        note(f"The engine does not enforce {sentence}.")
+
+
+def _raise_problems(run_file: RunFile, problems: list[str]) -> None:
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise InputError(f"{run_file.path}: {count}", problems=problems)
+
+
+def _run_json(run_file: RunFile, run_id: str) -> str:
+    document: dict[str, Any] = {
+        "run_id": run_id,
+        "schema_version": SCHEMA_VERSION,
+        "versions": {"realwork": __version__},
+        "run_file": json.loads(run_file.document),
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True) + "\n"

@@ -1,0 +1,91 @@
+"""A trainer in the same process gets trajectories as they are committed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from realwork.dataset.read import trajectories
+
+from .command import clean_environment, environment, own_containers, run_file
+
+SCRIPT = """
+import asyncio, json, os, sys
+import realwork
+
+def load():
+    return realwork.load_run_file(sys.argv[1])
+
+def told(trajectory):
+    return [trajectory.spec.trajectory_id, trajectory.reward, len(trajectory.messages)]
+
+async def main():
+    options = {"run_id": "streamed", "address": os.environ["RAY_ADDRESS"]}
+    first = realwork.stream(load(), **options)
+    singly = [told(await anext(first)) for _ in range(2)]
+    on_disk = [told(each) for each in realwork.trajectories("out/streamed")]
+    await first.aclose()
+    groups = [[told(each) for each in group] async for group in realwork.stream(load(), groups=True, **options)]
+    again = [group async for group in realwork.stream(load(), groups=True, **options)]
+    print(json.dumps({"singly": singly, "on disk": on_disk, "groups": groups, "again": again}))
+
+asyncio.run(main())
+"""
+
+
+RAY_DATA = """
+import json, sys
+import ray, ray.data
+import realwork
+
+ray.init(runtime_env={"env_vars": {"PYTHONPATH": ""}}, log_to_driver=False, logging_level="ERROR")
+source = realwork.rollout_source(sys.argv[1], overrides={"sandbox_config": {"kind": "local"}}, run_id="data")
+rows = ray.data.read_datasource(source).map(lambda row: {"id": row["trajectory_id"], "n": len(row["messages"])})
+print(json.dumps(rows.take_all()))
+"""
+
+
+def play(folder, script, file):
+    """What `script` prints as JSON."""
+    command = [sys.executable, "-c", script, str(file)]
+    ended = subprocess.run(
+        command, cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=240, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_ray_data_reads_a_run_as_it_is_played(tmp_path):
+    replies = [{"tool_calls": [{"name": "execute_command", "arguments": {"command": "touch done"}}]}]
+    (tmp_path / "script.json").write_text(json.dumps(replies))
+    file = run_file(tmp_path, llm_config={"model": "scripted:script.json"}, episode_control_config={"max_episodes": 3})
+    said = play(tmp_path, RAY_DATA, file)
+    assert sorted(row["id"] for row in said) == [f"data:e:{sample}:0" for sample in range(3)]
+    assert {row["n"] > 3 for row in said} == {True}
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_a_stream_hands_out_what_is_graded_and_whole_groups_also_of_a_run_that_goes_on(docker_image, tmp_path):
+    replies = [{"tool_calls": [{"name": "execute_command", "arguments": {"command": "touch done"}}]}]
+    (tmp_path / "script.json").write_text(json.dumps(replies))
+    file = run_file(
+        tmp_path,
+        environments=[environment("a"), environment("b", unit_tests=["false"])],
+        llm_config={"model": "scripted:script.json"},
+        episode_control_config={"max_episodes": 3},
+        rollout_config={"max_parallel_rollouts": 1},
+    )
+    said = play(tmp_path, SCRIPT, file)
+    assert [name for name, *_ in said["singly"]] == ["streamed:a:0:0", "streamed:a:1:0"]
+    assert {(reward, messages > 3) for _, reward, messages in said["singly"]} == {(1.0, True)}
+    assert {name for name, *_ in said["on disk"]} <= {"streamed:a:0:0", "streamed:a:1:0"}, (
+        "in a part, or on the way there"
+    )
+    found = [[(name.rpartition(":")[0], reward) for name, reward, _ in group] for group in said["groups"]]
+    assert found == [[(f"streamed:a:{n}", 1.0) for n in range(3)], [(f"streamed:b:{n}", 0.0) for n in range(3)]]
+    assert said["again"] == []
+    graded = [each.spec.rollout_id for each in trajectories(tmp_path / "out" / "streamed") if each.graded]
+    assert sorted(graded) == [f"{name}:{n}" for name in "ab" for n in range(3)]
+    assert own_containers("streamed") == []
