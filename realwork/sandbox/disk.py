@@ -38,6 +38,7 @@ class DiskGuard:
         self._is_raised = False
         self._measure = measure
         self._kill_all = kill_all
+        self._looking = asyncio.Lock()
 
     async def begin_here(self) -> None:
         """Count only what is written from now on.
@@ -45,8 +46,20 @@ class DiskGuard:
         Raises:
             SandboxError: what there is cannot be measured.
         """
-        self._limit_bytes = await self._measure() + self._budget_bytes
-        self.is_full = self._is_raised = False
+        async with self.not_counting():
+            pass
+
+    @asynccontextmanager
+    async def not_counting(self) -> AsyncIterator[None]:
+        """Count only what is written after the block, and do not look before its end.
+
+        Raises:
+            SandboxError: what there is cannot be measured.
+        """
+        async with self._looking:
+            yield
+            self._limit_bytes = await self._measure() + self._budget_bytes
+            self.is_full = self._is_raised = False
 
     async def watch(self) -> None:
         """Look again and again, until the task is cancelled; a paused container may come back."""
@@ -55,9 +68,10 @@ class DiskGuard:
             await asyncio.sleep(pause_s)
             began = time.monotonic()
             try:
-                left = self._limit_bytes - await self._measure()
-                if left < 0:
-                    await self._stop_writers()
+                async with self._looking:
+                    left = self._limit_bytes - await self._measure()
+                    if left < 0:
+                        await self._stop_writers()
             except SandboxError as error:
                 log.info("The disk use of a sandbox cannot be measured: %s", error)
                 left = 0

@@ -9,7 +9,7 @@ import asyncio
 import posixpath
 import socket
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -181,11 +181,11 @@ class DockerSandbox:
     async def copy_in(self, directory: str, archive: bytes | Iterable[bytes]) -> None:
         await self._file_script(directory, scripts.MAKE_FOLDER, directory, as_root=True)
         unpack = partial(self._engine.client.put_archive, self._container_id, directory, archive)
-        await self._engine.call_within(COPY_S, f"copying files into {directory}", unpack)
+        guard = None if isinstance(archive, bytes) else self.guard  # parts were counted where they were written
+        async with guard.not_counting() if guard is not None else nullcontext():
+            await self._engine.call_within(COPY_S, f"copying files into {directory}", unpack)
         if self._is_handed_over and isinstance(archive, bytes) and (name := first_name(archive)):
             await upkeep.give(self._execs, posixpath.join(directory, name), self._execs.user)
-        if self.guard is not None and not isinstance(archive, bytes):  # what was written elsewhere has been counted
-            await self.guard.begin_here()
 
     async def remove(self, path: str) -> None:
         await self._file_script(path, scripts.REMOVE, path, as_root=True, timeout_s=COPY_S)

@@ -259,9 +259,9 @@ def _look(client: EngineClient, run_id: str, seen: dict[str, Container]) -> None
 def _count(seen: dict[str, Container]) -> None:
     """Note in `seen` how many processes the containers have, whatever the engine is busy with."""
     groups = []
-    for path in Path("/proc").glob("[0-9]*/cgroup"):
-        with suppress(OSError):
-            groups.append(path.read_text())
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            groups.append((process / "cgroup").read_text())
     for container in list(seen.values()):
         container.processes = max(container.processes, sum(container.inspected["Id"] in group for group in groups))
 

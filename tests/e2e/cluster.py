@@ -1,6 +1,7 @@
 """A Ray cluster of one node, apart from every other."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -15,8 +16,11 @@ import pytest
 
 from tests.e2e.command import EVERYWHERE, REALWORK, WITHOUT_PANDAS, clean_environment, wait_until
 
-TOKEN = {"RAY_AUTH_MODE": "token"}
-"""What everybody who joins has to set."""
+TOKEN = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": os.environ.setdefault("REALWORK_TESTS_RAY_TOKEN", secrets.token_hex(32)),
+}
+"""What everybody who joins has to set; the processes among which tests are divided inherit it."""
 
 
 class Head(NamedTuple):

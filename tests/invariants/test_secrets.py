@@ -30,12 +30,12 @@ def given(place, folder, key):
 def ray_children(pid):
     """Descendants of the driver `pid`: the processes of its local Ray."""
     children: dict[int, list[int]] = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
-        except OSError:
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended
             continue
-        children.setdefault(parent, []).append(int(status.parent.name))
+        children.setdefault(parent, []).append(int(process.name))
     found, waiting = [], [pid]
     while waiting:
         one = waiting.pop()

@@ -323,6 +323,31 @@ def test_what_is_copied_in_does_not_count_as_written(docker_image):
     assert use(open_container, scenario, disk_mib=None) == (b"fine\n", False)
 
 
+def test_a_slow_look_that_began_before_a_copy_does_not_count_it():
+    kills, written = [], [0]
+
+    async def kill():
+        kills.append(written[0])
+
+    async def measure():
+        await asyncio.sleep(0.5)
+        return written[0]
+
+    async def scenario():
+        guard = DiskGuard(50, measure, kill)
+        task = asyncio.create_task(guard.watch())
+        await asyncio.sleep(1.2)
+        async with guard.not_counting():
+            written[0] = 80
+            await asyncio.sleep(2)
+        await asyncio.sleep(2)
+        task.cancel()
+        return guard.is_full
+
+    assert not asyncio.run(scenario())
+    assert kills == []
+
+
 def test_a_guard_whose_first_kill_fails_gives_the_tests_their_budget_all_the_same():
     kills, written = [], [100]
 
