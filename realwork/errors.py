@@ -2,8 +2,10 @@
 
     RealworkError
     ├── InputError              what the user gave is wrong; every problem at once
+    │   └── InUse               another process plays the run
     ├── RunAborted              the run cannot go on, whatever is tried next
     ├── StoreError              the output directory cannot be written or read
+    │   └── PartMissing         a part that the ledger knows is gone
     ├── FileError               a path in the sandbox has no such file: an answer for the agent
     ├── ArtifactRejected        what the agent left cannot be taken over: its own doing, graded 0
     └── EpisodeError            our machinery failed one rollout; its reward is null
@@ -50,12 +52,20 @@ class InputError(RealworkError):
         self.problems = tuple(problems) or (message,)
 
 
+class InUse(InputError):
+    """Another process has the directory of the run."""
+
+
 class RunAborted(RealworkError):
     """The run cannot go on: every further rollout would fail in the same way."""
 
 
 class StoreError(RealworkError):
     """The output directory cannot be written or read."""
+
+
+class PartMissing(StoreError):
+    """A part of which the ledger knows is not in the run's directory."""
 
 
 class FileError(RealworkError):

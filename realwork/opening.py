@@ -9,13 +9,12 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from realwork import __version__
 from realwork.config import RunConfig, is_url
-from realwork.dataset.earlier import earlier_summaries, settle_cut_off
+from realwork.dataset.earlier import earlier_summaries, seal_left, settle_cut_off
 from realwork.dataset.mirror import Mirror, url_of_run, working_copy
 from realwork.dataset.run_directory import check_writable, held, is_run_directory, open_run
 from realwork.dataset.version import SCHEMA_VERSION
@@ -23,16 +22,16 @@ from realwork.distributed.cluster import Node, connected, is_connected, nodes, o
 from realwork.distributed.driver import Driver
 from realwork.distributed.result import Observer, RunResult, finished_result
 from realwork.distributed.slot import rollout_memory_mib
-from realwork.errors import InputError, NodeError
+from realwork.errors import InputError
 from realwork.model.budget import Used
 from realwork.preflight import capacity_problems, engine_needs, engine_problems, engine_shortcomings, key_problems
-from realwork.record import RolloutSettings, failed_rollout, with_steps
+from realwork.record import RolloutSettings, cut_off_rollout
 from realwork.runfile import RunFile
 from realwork.runfile.checks import restaging_warnings
 from realwork.runfile.history import history_warnings
 from realwork.schedule import EnvironmentProgress, Schedule
 from realwork.settings import given_key, shared_settings
-from realwork.types import RolloutSpec, RolloutSummary, Trajectory
+from realwork.types import RolloutSpec, RolloutSummary
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,8 +39,8 @@ _LOG = logging.getLogger(__name__)
 class SilentObserver:
     """Tells nobody but the log."""
 
-    def started(self, directory: Path, progress: list[EnvironmentProgress], slots: int) -> None:
-        _LOG.info("%d rollouts, %d at once, into %s", sum(each.planned for each in progress), slots, directory)
+    def started(self, output: str, progress: list[EnvironmentProgress], slots: int) -> None:
+        _LOG.info("%d rollouts, %d at once, into %s", sum(each.planned for each in progress), slots, output)
 
     def rollout_started(self, spec: RolloutSpec) -> None:
         _LOG.debug("%s started", spec.trajectory_id)
@@ -75,40 +74,55 @@ def opened(
     url = url_of_run(output, run_id) if is_url(output) else None
     directory = _output_directory(run_file.config) / run_id
     mirror = Mirror(directory, url) if url is not None else None
-    if mirror is not None:
-        observer.doing(f"Looking for the run at {url}")
-        mirror.check()
-        mirror.fetch()
     run_json = _run_json(run_file, run_id)
-    if is_run_directory(directory):
-        open_run(directory, run_json, takes_changes=takes_changes)
-        with held(directory):
+    with held(directory):
+        if mirror is not None:
+            _bring(mirror, f"{url}", observer)
+        if is_run_directory(directory):
+            open_run(directory, run_json, takes_changes=takes_changes)
             schedule, _ = _plan(run_file, run_id, directory)
-        if schedule.finished:
-            observer.note(f"{directory} is complete: nothing is missing.")
-            yield finished_result(schedule, run_id=run_id, directory=directory)
-            return
-    joins = address is not None or is_connected()
-    settings = _checked_settings(run_file, observer.note, joins=joins)
-    observer.doing("Joining the Ray cluster" if joins else "Starting a local Ray, which takes seconds")
-    with connected(address):
-        slots = _slots(settings.config, run_file, observer.note, is_joined=joins)
-        _note_shortcomings(settings.config, observer.doing, nodes() if joins else None)
-        open_run(directory, run_json, takes_changes=takes_changes)
-        with held(directory), mirror.marked() if mirror is not None else nullcontext():
-            settle_cut_off(directory, partial(_cut_off, settings))
-            schedule, used = _plan(run_file, run_id, directory)
-            yield Driver(
-                settings,
-                schedule,
-                used,
-                given_key=given_key(run_file),
-                run_id=run_id,
-                directory=directory,
-                url=url,
-                slots=slots,
-                observer=observer,
-            )
+            if schedule.finished:
+                _complete(directory, mirror)
+                observer.note(f"{url or directory} is complete: nothing is missing.")
+                yield finished_result(schedule, run_id=run_id, directory=directory)
+                return
+        joins = address is not None or is_connected()
+        settings = _checked_settings(run_file, observer.note, joins=joins)
+        observer.doing("Joining the Ray cluster" if joins else "Starting a local Ray, which takes seconds")
+        with connected(address):
+            slots = _slots(settings.config, run_file, observer.note, is_joined=joins)
+            _note_shortcomings(settings.config, observer.doing, nodes() if joins else None)
+            open_run(directory, run_json, takes_changes=takes_changes)
+            with mirror.marked() if mirror is not None else nullcontext():
+                settle_cut_off(directory, lambda spec, unfinished: cut_off_rollout(spec, settings, unfinished))
+                schedule, used = _plan(run_file, run_id, directory)
+                yield Driver(
+                    settings,
+                    schedule,
+                    used,
+                    given_key=given_key(run_file),
+                    run_id=run_id,
+                    directory=directory,
+                    url=url,
+                    slots=slots,
+                    observer=observer,
+                )
+
+
+def _bring(mirror: Mirror, url: str, observer: Observer) -> None:
+    """Bring what is there of the run at `url`, so that it can be taken up here."""
+    observer.doing(f"Looking for the run at {url}")
+    mirror.check()
+    if (aside := mirror.fetch()) is not None:
+        observer.note(f"{url} was played on another node since it was played here. What was here is now {aside}")
+
+
+def _complete(directory: Path, mirror: Mirror | None) -> None:
+    """Do what an earlier start of a run has left to do that has played everything: fill parts, put them there."""
+    seal_left(directory)
+    if mirror is not None:
+        with mirror.marked():
+            mirror.complete()
 
 
 def check_run(run_file: RunFile, *, address: str | None = None, on_progress: Callable[[str], None]) -> None:
@@ -120,6 +134,9 @@ def check_run(run_file: RunFile, *, address: str | None = None, on_progress: Cal
     for warning in (*restaging_warnings(run_file.config), *history_warnings(run_file.folders)):
         on_progress(f"warning: {warning}")
     settings = _checked_settings(run_file, on_progress, joins=address is not None)
+    output = run_file.config.rollout_config.trajectory_output_path
+    if is_url(output):
+        Mirror(working_copy(output), output).check()
     if address is not None:
         with connected(address):
             _slots(settings.config, run_file, on_progress, is_joined=True)
@@ -155,13 +172,6 @@ def _used_in(summary: RolloutSummary) -> Used:
         cost_usd=summary.cost_usd or 0.0,
         uncounted=0 if tokens else summary.n_steps,
         unpriced=summary.n_steps if summary.cost_usd is None else 0,
-    )
-
-
-def _cut_off(settings: RolloutSettings, spec: RolloutSpec, unfinished: Trajectory | None) -> Trajectory:
-    """The record of an attempt that an earlier start of the run did not bring to its end."""
-    return with_steps(
-        failed_rollout(spec, settings, NodeError("the run was cut off before the rollout ended")), unfinished
     )
 
 

@@ -125,16 +125,9 @@ class AttemptRecord:
 
     def fail(self, error: Exception) -> None:
         """Record a failure of ours, a defect included: whatever was graded before does not count."""
-        cause = error.cause if isinstance(error, EpisodeError) else NodeError.cause
         self.grade = None
-        self._status = "cancelled" if cause == "cancelled" else "failed"
-        self._reason = _REASON_OF_CAUSE[cause]
-        self._failure = {
-            "failure_cause": cause,
-            "error_type": type(error).__name__,
-            "error_message": tail(str(error), MAX_MESSAGE_CHARACTERS),
-            "retryable": isinstance(error, EpisodeError) and error.retryable,
-        }
+        self._failure = _failure(error)
+        self._status, self._reason = self._failure["status"], self._failure["terminated_reason"]
 
     def trajectory(self) -> Trajectory:
         """The record as it stands now."""
@@ -155,10 +148,9 @@ class AttemptRecord:
                 "changed_outside": self.grade.changed_outside,
             }
         timing = Timing(**self.seconds, llm_s=sum(step.llm_s for step in own), env_s=sum(step.env_s for step in own))
+        ended = {"status": self._status, "terminated_reason": self._reason} | self._failure
         return Trajectory(
             spec=self._spec,
-            status=self._status,
-            terminated_reason=self._reason,
             started_at=self._started_at,
             ended_at=datetime.now(UTC),
             messages=tuple(episode.messages) if episode else (),
@@ -175,7 +167,7 @@ class AttemptRecord:
             **taken_over,
             **graded,
             **self.place,
-            **self._failure,
+            **ended,
         )
 
     def _taken_over(self) -> dict[str, Any]:
@@ -197,11 +189,31 @@ def failed_rollout(spec: RolloutSpec, settings: RolloutSettings, error: EpisodeE
     return record.trajectory()
 
 
+def cut_off_rollout(spec: RolloutSpec, settings: RolloutSettings, unfinished: Trajectory | None) -> Trajectory:
+    """The record of an attempt that ended with an earlier start of the run, of which `settings` may know no more."""
+    error = NodeError("the run was cut off before the rollout ended")
+    if any(each.id == spec.environment_id for each in settings.config.environments):
+        return with_steps(failed_rollout(spec, settings, error), unfinished)
+    now = datetime.now(UTC)
+    return with_steps(Trajectory(spec=spec, started_at=now, ended_at=now, **_failure(error)), unfinished)
+
+
 def with_steps(lost: Trajectory, unfinished: Trajectory | None) -> Trajectory:
-    """`lost` with the steps and messages of the last unfinished record of the attempt, if it had handed one over."""
+    """The last record that the attempt has handed over, ended as `lost` is, which stands where there is no such one."""
     if unfinished is None:
         return lost
-    place = ("node_id", "image_digest", "model", "base_url_host", "metadata")
-    kept = ("messages", "steps", "timing", "started_at", *place)
-    taken_over = ("parent_trajectory_id", "fork_step")
-    return lost.model_copy(update={name: getattr(unfinished, name) for name in kept + taken_over})
+    ended = ("status", "terminated_reason", "ended_at", "failure_cause", "error_type", "error_message", "retryable")
+    return unfinished.model_copy(update={name: getattr(lost, name) for name in ended})
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    """How an attempt ends that `error`, a defect included, has ended."""
+    cause = error.cause if isinstance(error, EpisodeError) else NodeError.cause
+    return {
+        "status": "cancelled" if cause == "cancelled" else "failed",
+        "terminated_reason": _REASON_OF_CAUSE[cause],
+        "failure_cause": cause,
+        "error_type": type(error).__name__,
+        "error_message": tail(str(error), MAX_MESSAGE_CHARACTERS),
+        "retryable": isinstance(error, EpisodeError) and error.retryable,
+    }

@@ -3,8 +3,8 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
+from realwork.config import EpisodeControlConfig
 from realwork.dataset.read import run_directories
 from realwork.dataset.run_directory import RUN_FILE
 
@@ -19,14 +19,8 @@ def planned_rollouts(directory: Path) -> Counter[str]:
     for run in run_directories(directory):
         try:
             document = json.loads((run / RUN_FILE).read_text(encoding="utf-8")).get("run_file", {})
+            control = EpisodeControlConfig.model_validate(document.get("episode_control_config", {}))
         except (OSError, ValueError, AttributeError):
             continue
-        episodes = _episodes(document.get("episode_control_config", {}))
-        found.update({each["id"]: episodes for each in document.get("environments", ())})
+        found.update({each["id"]: control.episodes_per_environment for each in document.get("environments", ())})
     return found
-
-
-def _episodes(control: dict[str, Any]) -> int:
-    wanted: int = control.get("max_episodes_per_env") or control.get("max_episodes", 1)
-    limit: int = control.get("safety_limit", wanted)
-    return min(wanted, limit)

@@ -12,6 +12,8 @@ from rich.logging import RichHandler
 from rich.table import Table
 from setproctitle import setproctitle
 
+from realwork.config import is_url
+
 WIDTH_OF_A_FILE = 140
 results = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
 errors = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
@@ -41,9 +43,12 @@ def own_command() -> str:
     return called.name if found and Path(found).resolve() == called.resolve() else os.path.relpath(called)
 
 
-def shown(path: Path) -> Path:
-    """`path` as it is shortest to type from here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def shown(place: Path | str) -> str:
+    """A path as it is shortest to type from here; a URL as it is."""
+    if is_url(str(place)):
+        return str(place)
+    path = Path(place)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def seconds(value: float) -> str:

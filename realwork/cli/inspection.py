@@ -1,6 +1,7 @@
 """`show`: the trajectories of the dataset."""
 
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -52,19 +53,32 @@ def show(
     if trajectory_id is None:
         _list(directory, environment=environment, failed=failed, limit=None if everything else LISTED)
         return
-    found = next(find(directory, trajectory_id), None)
-    if found is None:
+    found = [*islice(find(directory, trajectory_id), 2)]
+    if not found:
         raise InputError(f"no trajectory in {directory} has an id that begins with '{trajectory_id}'")
-    _render(found)
+    if len(found) == 1:
+        _render(found[0])
+        return
+    errors.print(f"Several ids begin with '{trajectory_id}'; give more of the one that you want.", markup=False)
+    _list(directory, beginning=trajectory_id, limit=None if everything else LISTED)
 
 
-def _list(directory: Path, *, environment: str | None, failed: bool, limit: int | None) -> None:
+def _list(
+    directory: Path,
+    *,
+    beginning: str = "",
+    environment: str | None = None,
+    failed: bool = False,
+    limit: int | None = LISTED,
+) -> None:
     from realwork.analysis.attempts import attempts
 
     rows = table("Trajectory", "Ended by", "Reward", "Tests", "Steps", "Seconds")
     more = 0
     for each, _ in attempts(directory):
         if (environment is not None and each.rollout.environment_id != environment) or (failed and each.graded):
+            continue
+        if not each.trajectory_id.startswith(beginning):
             continue
         if limit is not None and rows.row_count >= limit:
             more += 1

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Self
 
 from rich.console import Group
@@ -42,13 +41,13 @@ class Progress:
         if self._live is not None and self._live.is_started:
             self._live.stop()
 
-    def started(self, directory: Path, progress: list[EnvironmentProgress], slots: int) -> None:
+    def started(self, output: str, progress: list[EnvironmentProgress], slots: int) -> None:
         """See `Observer.started`."""
         self._environments = {each.environment_id: each for each in progress}
         self._planned, self._began = sum(each.planned for each in progress), time.monotonic()
         self._finished_before = self._finished()
         left = self._planned - self._finished_before
-        self.doing(f"{left} rollout{'' if left == 1 else 's'}, {slots} at once. Trajectories go to {shown(directory)}")
+        self.doing(f"{left} rollout{'' if left == 1 else 's'}, {slots} at once. Trajectories go to {shown(output)}")
         if self._live is not None:
             self._live.start()
         elif not self._quiet:

@@ -142,7 +142,7 @@ def demo(
     run_file = load_run_file(file, overrides={"sandbox_config": options.given(kind=sandbox)})
     _warn(run_file)
     result = _play(run_file, run_id=None, address=address, output=None, quiet=False, exits=False)
-    directory = shown(Path(result.directory))
+    directory = shown(result.directory)
     realwork = own_command()
     results.print(
         "\nTry next:\n"
@@ -211,7 +211,7 @@ def _where(result: "RunResult", run_file: RunFile) -> str:
     from realwork.dataset.mirror import url_of_run
 
     output = run_file.config.rollout_config.trajectory_output_path
-    return url_of_run(output, result.run_id) if is_url(output) else str(shown(Path(result.directory)))
+    return url_of_run(output, result.run_id) if is_url(output) else shown(result.directory)
 
 
 def _print_results(directory: Path) -> None:

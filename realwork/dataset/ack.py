@@ -6,7 +6,7 @@ from realwork.types import Record, RolloutSpec, RolloutSummary
 
 
 class Commit(Record):
-    """The finished record of one attempt as it goes to the store; `trajectories.commits` makes it.
+    """The finished record of one attempt as it goes to the store; `dataset.commits` makes it.
 
     Attributes:
         summary: what the driver is told of it.
@@ -66,8 +66,9 @@ class CommitAck(Record):
     """What became of a commit; the row that counts is on the disk.
 
     Attributes:
-        outcome: `duplicate` for a commit that was sent again; `fenced` for one of an attempt that has a row already, or
-            that a later attempt has taken the place of: nothing of it was written.
+        outcome: `duplicate` for a commit that was sent again; `fenced` for one of an attempt that has a row already,
+            that a later attempt has taken the place of, or whose rollout was graded in another: nothing of it was
+            written.
         summary: of the row that stands in the dataset for the attempt, null if it has none.
     """
 

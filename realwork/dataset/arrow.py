@@ -10,11 +10,11 @@ import pyarrow.dataset as ds
 from pyarrow import fs
 
 from realwork.config import is_url
+from realwork.dataset.fetched import folders_of_runs
+from realwork.dataset.objects import Objects
 from realwork.dataset.parts import FOLDER, SAMPLES_FOLDER
 from realwork.dataset.read import parts_in
-from realwork.dataset.run_directory import RUN_FILE
 from realwork.dataset.schema import SAMPLE_SCHEMA, SCHEMA
-from realwork.errors import InputError
 
 
 def read(directory: Path | str) -> ds.Dataset:
@@ -23,10 +23,11 @@ def read(directory: Path | str) -> ds.Dataset:
     A dataset keeps the footer of every part it has read; the functions below do not.
 
     Args:
-        directory: or the URL of a run in object storage.
+        directory: or a URL of object storage.
 
     Raises:
         InputError: there is no run.
+        StoreError: the objects of the URL cannot be listed.
     """
     if is_url(str(directory)):
         return _at_url(str(directory), FOLDER, SCHEMA)
@@ -40,10 +41,11 @@ def samples(directory: Path | str) -> ds.Dataset:
     """The token segments of a run, or of every run in a `trajectory_output_path`; none where no token ids were told.
 
     Args:
-        directory: or the URL of a run in object storage.
+        directory: or a URL of object storage.
 
     Raises:
         InputError: there is no run.
+        StoreError: the objects of the URL cannot be listed.
     """
     if is_url(str(directory)):
         return _at_url(str(directory), SAMPLES_FOLDER, SAMPLE_SCHEMA)
@@ -54,12 +56,10 @@ def samples(directory: Path | str) -> ds.Dataset:
 
 
 def _at_url(url: str, folder: str, schema: pa.Schema) -> ds.Dataset:
-    try:
-        files, root = fs.FileSystem.from_uri(url)
-        found = files.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{url} cannot be read: {error}") from error
-    parts = sorted(each.path for each in found if each.path.startswith(f"{root}/{folder}/part-"))
-    if not any(each.path == f"{root}/{RUN_FILE}" for each in found):
-        raise InputError(f"{url} holds no run: there is no {RUN_FILE}")
-    return ds.FileSystemDataset.from_paths(parts, schema=schema, format=ds.ParquetFileFormat(), filesystem=files)
+    objects = Objects(url)
+    names = sorted(objects.sizes())
+    beginnings = tuple(f"{run}/{folder}/part-".lstrip("/") for run in folders_of_runs(url, names))
+    parts = [objects.path(name) for name in names if name.startswith(beginnings)]
+    return ds.FileSystemDataset.from_paths(
+        parts, schema=schema, format=ds.ParquetFileFormat(), filesystem=objects.files
+    )

@@ -33,7 +33,7 @@ class Compacted(NamedTuple):
 
 
 def compact(directory: Path) -> Compacted:
-    """Rewrite the parts of the run in `directory` so that each is as large as one of a busy store.
+    """Rewrite the parts of the run in `directory`, which is held, so that each is as large as one of a busy store.
 
     Raises:
         StoreError: a run is at work there, or a part cannot be read or written.

@@ -1,16 +1,19 @@
 """Files that appear whole or not at all, and stay.
 
-Guarantees: a file is written under a temporary name, flushed to the disk and then renamed, so that under its own name
-it is always complete; when a function returns, file and name survive a power cut; when it raises, nothing is left.
+Guarantees: a file is written under a temporary name of its own, flushed to the disk and then renamed, so that under its
+own name it is always complete, whoever else writes it at the same time; when a function returns, file and name survive
+a power cut; when it raises, nothing is left.
 """
 
 import os
+import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-TEMPORARY_SUFFIX = ".tmp"
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
 
 
 @contextmanager
@@ -23,9 +26,9 @@ def durable_file(path: Path, *, temporary_directory: Path | None = None) -> Iter
     Raises:
         OSError: it could not be written; an older file of that name may be gone if the last step failed.
     """
-    temporary = (temporary_directory or path.parent) / f".{path.name}{TEMPORARY_SUFFIX}"
+    temporary = (temporary_directory or path.parent) / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -38,6 +41,16 @@ def durable_file(path: Path, *, temporary_directory: Path | None = None) -> Iter
     except OSError:
         path.unlink(missing_ok=True)
         raise
+
+
+def half_written(directory: Path) -> Iterator[tuple[Path, str]]:
+    """The files in `directory` that a killed process has not written to their end, and which name each would have got.
+
+    Those that somebody is writing now are among them.
+    """
+    for path in directory.glob(".*.tmp"):
+        if match := _TEMPORARY.fullmatch(path.name):
+            yield path, match[1]
 
 
 def sync_directory(directory: Path) -> None:

@@ -4,7 +4,7 @@ Guarantees: rows that were acknowledged before a kill are put into parts; every 
 with the steps that it had handed over.
 """
 
-import contextlib
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,16 +12,15 @@ from pathlib import Path
 from realwork.dataset.commits import make_commit
 from realwork.dataset.database import peek
 from realwork.dataset.encoding import Batch, decode_trajectory
-from realwork.dataset.run_directory import host_of, said_holder
-from realwork.dataset.sealing import ledgers
+from realwork.dataset.run_directory import held, host_of, said_holder
+from realwork.dataset.sealing import ENDING_S, ledgers
 from realwork.dataset.shards import shards_of
 from realwork.dataset.side_files import side_file_reader
-from realwork.errors import StoreError
+from realwork.errors import InputError, InUse, PartMissing, StoreError
 from realwork.types import RolloutSpec, RolloutSummary, Trajectory
 
+log = logging.getLogger(__name__)
 MakeLost = Callable[[RolloutSpec, Trajectory | None], Trajectory]
-WAIT_S = 10.0
-"""How long a store that is about to end may keep others waiting."""
 
 
 def earlier_summaries(directory: Path) -> Iterator[RolloutSummary]:
@@ -30,7 +29,7 @@ def earlier_summaries(directory: Path) -> Iterator[RolloutSummary]:
     Raises:
         StoreError: a ledger cannot be read, or another process has it.
     """
-    with ledgers(directory, wait_s=WAIT_S) as found:
+    with ledgers(directory, wait_s=ENDING_S) as found:
         for ledger, _ in found:
             yield from ledger.summaries()
 
@@ -45,7 +44,7 @@ def settle_cut_off(directory: Path, make: MakeLost) -> None:
         StoreError: they cannot be written, or another process writes there.
     """
     read = side_file_reader(directory)
-    with ledgers(directory, wait_s=WAIT_S) as found:
+    with ledgers(directory, wait_s=ENDING_S) as found:
         for ledger, sealer in found:
             for spec in ledger.running():
                 row = ledger.unfinished(spec.trajectory_id)
@@ -58,17 +57,38 @@ def settle_cut_off(directory: Path, make: MakeLost) -> None:
 
 
 def recover(directory: Path) -> None:
-    """Put acknowledged rows into parts that a killed store has left in its ledger, unless somebody is at it.
+    """Put acknowledged rows into parts that a killed store has left in its ledger, unless somebody plays the run.
 
-    A run of another host is left alone: a shared file system may not keep two hosts apart.
+    A run of another host is left alone: a shared file system may not keep two hosts apart. Rows that cannot be had are
+    warned of.
+
+    Raises:
+        PartMissing: a part that was sealed is gone.
     """
     if host_of(said_holder(directory)) not in (None, socket.gethostname()):
         return
     files = [shard.ledger_file(directory) for shard in shards_of(directory)]
     if any(_has_log(file) or peek(file, "SELECT 1 FROM batches LIMIT 1") for file in files):
-        with contextlib.suppress(StoreError), ledgers(directory, wait_s=0.0) as found:
-            for _, sealer in found:
-                sealer.seal_all()
+        try:
+            with held(directory):
+                seal_left(directory, wait_s=0.0)
+        except PartMissing:
+            raise
+        except InUse:
+            return
+        except (InputError, StoreError) as error:
+            log.warning("Rows of %s that no part holds yet are left out: %s", directory, error)
+
+
+def seal_left(directory: Path, *, wait_s: float = ENDING_S) -> None:
+    """Put every acknowledged row of a run that nobody plays into a part.
+
+    Raises:
+        StoreError: not all of them could be, or a ledger cannot be used.
+    """
+    with ledgers(directory, wait_s=wait_s) as found:
+        for _, sealer in found:
+            sealer.seal_all()
 
 
 def _has_log(ledger: Path) -> bool:

@@ -1,8 +1,9 @@
 """The ledger of a run: the plan, every attempt and its fate, and committed rows until a part holds them.
 
 Guarantees: what a call has written is on the disk when it returns and survives the death of every process; a call that
-raises `StoreError` has written nothing; one process at a time has the ledger open. The first commit of an attempt wins,
-and one of an attempt that a later one has taken the place of is fenced. Calls may come from several threads.
+raises `StoreError` has written nothing; one process at a time has the ledger open. The first commit of an attempt wins;
+one of an attempt that a later one has taken the place of is fenced, and so is one of a rollout that has its grade from
+another attempt. Calls may come from several threads.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,6 +56,7 @@ class Ledger:
     """Opens the ledger at `path`, or begins one.
 
     Attributes:
+        path: its file.
         parts: what it knows of parts, and of rows that none holds yet.
 
     Args:
@@ -65,6 +67,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path, *, wait_s: float = 10.0) -> None:
+        self.path = path
         self._database = Database(path, tables=_TABLES, wait_s=wait_s)
         self.parts = PartLedger(self._database)
 
@@ -76,11 +79,14 @@ class Ledger:
         """
         self._database.copy(to)
 
-    def close(self) -> None:
-        """Let another process open it."""
+    def shrink(self) -> None:
+        """Give what sealed rows took back to the disk, which takes a while, if no row is held any more."""
         with suppress(StoreError):
             if not self.parts.unsealed().rows:
                 self._database.shrink()
+
+    def close(self) -> None:
+        """Let another process open it."""
         self._database.close()
 
     def plan(self, rollout_ids: Iterable[str]) -> None:
@@ -167,10 +173,12 @@ class Ledger:
                 outcome="duplicate" if there[1] == commit.digest else "fenced",
                 summary=RolloutSummary.model_validate_json(there[0]),
             )
-        later = self._database.row(
-            "SELECT 1 FROM attempts WHERE rollout_id = ? AND attempt > ?", spec.rollout_id, spec.attempt
+        other = self._database.row(
+            "SELECT 1 FROM attempts "
+            "WHERE rollout_id = ?1 AND attempt != ?2 AND (attempt > ?2 OR status IN ('completed', 'truncated'))",
+            *(spec.rollout_id, spec.attempt),
         )
-        return CommitAck(trajectory_id=spec.trajectory_id, outcome="fenced") if later else None
+        return CommitAck(trajectory_id=spec.trajectory_id, outcome="fenced") if other else None
 
     def summaries(self) -> Iterator[RolloutSummary]:
         """What is known of every committed attempt, in the order of their beginning; one at a time is in memory."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from realwork.dataset.durable import TEMPORARY_SUFFIX, sync_directory
+from realwork.dataset.durable import half_written, sync_directory
 from realwork.dataset.ledger import Ledger
 from realwork.dataset.parts import FOLDER, SAMPLES_FOLDER, part_name
 from realwork.dataset.shards import Shard
@@ -10,11 +10,12 @@ from realwork.errors import StoreError, blame
 from realwork.faultpoints import pass_through
 
 FOLDERS = (FOLDER, SAMPLES_FOLDER)
+_SUFFIX = ".merged"
 
 
 def ready_file(directory: Path, folder: str, part: int) -> Path:
     """Where a merged part waits until the ledger knows of it."""
-    return directory / f".{folder}-{part_name(part)}{TEMPORARY_SUFFIX}"
+    return directory / f".{folder}-{part_name(part)}{_SUFFIX}"
 
 
 def finish_merge(directory: Path, ledger: Ledger) -> None:
@@ -48,8 +49,8 @@ def forget_merges(directory: Path, shard: Shard) -> None:
     Raises:
         OSError: one cannot be removed.
     """
-    for folder in FOLDERS:
-        for file in directory.glob(f"*.{folder}-part-*{TEMPORARY_SUFFIX}"):
-            number = file.name.partition("part-")[2].partition(".")[0]
-            if number.isdecimal() and shard.has(int(number)):
-                file.unlink()
+    half = {file: name for file, name in half_written(directory) if name.endswith(_SUFFIX)}
+    for file, name in (half | {file: file.name for file in directory.glob(f".*{_SUFFIX}")}).items():
+        number = name.partition("part-")[2].partition(".")[0]
+        if number.isdecimal() and shard.has(int(number)):
+            file.unlink()

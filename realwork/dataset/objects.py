@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pyarrow as pa
 from pyarrow import fs
 
 from realwork.dataset.durable import durable_file
@@ -19,6 +20,9 @@ _DELAYED = "allow_delayed_open"
 class Objects:
     """The objects below `url`, whose credentials come from the environment.
 
+    Attributes:
+        files: the file system of pyarrow in which they are.
+
     Raises:
         InputError: `url` cannot be used.
     """
@@ -26,9 +30,13 @@ class Objects:
     def __init__(self, url: str) -> None:
         self.url = url
         try:
-            self._files, self._root = fs.FileSystem.from_uri(_with_single_puts(url))
+            self.files, self._root = fs.FileSystem.from_uri(_with_single_puts(url))
         except (OSError, ValueError) as error:
             raise InputError(f"{url} cannot be used: {error}") from error
+
+    def path(self, name: str) -> str:
+        """Where an object stands in `files`."""
+        return f"{self._root}/{name}"
 
     def sizes(self) -> dict[str, int]:
         """Every object, and its size in bytes; none where nothing was ever put.
@@ -37,7 +45,7 @@ class Objects:
             StoreError: they cannot be listed.
         """
         with blame(StoreError, f"{self.url} could not be read"):
-            found = self._files.get_file_info(fs.FileSelector(self._root, recursive=True, allow_not_found=True))
+            found = self.files.get_file_info(fs.FileSelector(self._root, recursive=True, allow_not_found=True))
         return {each.path.removeprefix(f"{self._root}/"): each.size for each in found if each.is_file}
 
     def written_at(self, name: str) -> datetime | None:
@@ -47,7 +55,7 @@ class Objects:
             StoreError: it cannot be told.
         """
         with blame(StoreError, f"{self.url} could not be read"):
-            found = self._files.get_file_info(f"{self._root}/{name}")
+            found = self.files.get_file_info(self.path(name))
         return found.mtime if found.is_file else None
 
     def text(self, name: str) -> str:
@@ -56,8 +64,8 @@ class Objects:
         Raises:
             StoreError: it cannot be read.
         """
-        path = f"{self._root}/{name}"
-        with blame(StoreError, f"{self.url} could not be read"), self._files.open_input_stream(path) as source:
+        path = self.path(name)
+        with blame(StoreError, f"{self.url} could not be read"), self.files.open_input_stream(path) as source:
             content: bytes = source.read()
         return content.decode(errors="replace")
 
@@ -69,7 +77,7 @@ class Objects:
         """
         with blame(StoreError, f"{self.url}/{name} could not be brought to {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with self._files.open_input_stream(f"{self._root}/{name}") as source, durable_file(path) as file:
+            with self.files.open_input_stream(self.path(name)) as source, durable_file(path) as file:
                 while chunk := source.read(_CHUNK_BYTES):
                     file.write(chunk)
 
@@ -79,9 +87,20 @@ class Objects:
         Raises:
             StoreError: it is not there, or still the old one.
         """
-        path = f"{self._root}/{name}"
-        with blame(StoreError, f"{self.url} could not be written"), self._files.open_output_stream(path) as file:
+        path = self.path(name)
+        with blame(StoreError, f"{self.url} could not be written"), self.files.open_output_stream(path) as file:
             file.write(content)
+
+    def upload(self, name: str, path: Path) -> None:
+        """Make or replace an object with the content of a file, which is not read into memory.
+
+        Raises:
+            StoreError: it is not there, or still the old one.
+        """
+        with blame(StoreError, f"{path} could not be put to {self.url}"), pa.memory_map(str(path)) as source:
+            content = source.read_buffer()  # at once: a stream that fails in between would be closed, and be there
+            with self.files.open_output_stream(self.path(name)) as file:
+                file.write(content)
 
     def remove(self, name: str) -> None:
         """Remove an object.
@@ -90,7 +109,7 @@ class Objects:
             StoreError: it could not be removed.
         """
         with blame(StoreError, f"{self.url} could not be written"):
-            self._files.delete_file(f"{self._root}/{name}")
+            self.files.delete_file(self.path(name))
 
 
 def _with_single_puts(url: str) -> str:

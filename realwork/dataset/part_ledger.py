@@ -171,12 +171,15 @@ class PartLedger:
             self._database.execute("DELETE FROM merging")
 
     def adopt(self, part: int, summaries: Sequence[RolloutSummary]) -> None:
-        """Note a part that is on the disk and not known here, with what its rows say.
+        """Note a part that is on the disk and not known here, with what its rows say; they are held no longer.
 
         Raises:
             StoreError: nothing was written.
         """
         with self._database.writing():
+            names = ((one.spec.trajectory_id,) for one in summaries)
+            self._database.execute_all("DELETE FROM held WHERE trajectory_id = ?", names)
+            self._database.execute("DELETE FROM batches WHERE number NOT IN (SELECT batch FROM held)")
             self._database.execute_all(
                 "INSERT OR REPLACE INTO attempts "
                 "(trajectory_id, rollout_id, attempt, state, status, failure_cause, spec, summary, part) "

@@ -19,10 +19,20 @@ MAX_HELD = 4
 
 
 class PartWriter:
-    """Writes the parts of one ledger, in threads; use it from one event loop."""
+    """Writes the parts of one ledger, in threads; use it from one event loop.
+
+    Args:
+        copy_out: puts what is finished into object storage; is told whether nothing comes after it.
+    """
 
     def __init__(
-        self, directory: Path, ledger: Ledger, *, sealer: Sealer, limits: Sealing, copy_out: Callable[[], None] | None
+        self,
+        directory: Path,
+        ledger: Ledger,
+        *,
+        sealer: Sealer,
+        limits: Sealing,
+        copy_out: Callable[[bool], None] | None,
     ) -> None:
         self._directory = directory
         self._ledger = ledger
@@ -61,7 +71,7 @@ class PartWriter:
         Raises:
             StoreError: a part could not be written; its rows are safe in the ledger.
         """
-        await self._seal_while(_always)
+        await self._seal_while(lambda: True)
 
     async def close(self) -> None:
         """End the work in the background, put everything into parts, and those into object storage.
@@ -74,38 +84,35 @@ class PartWriter:
             self._is_full.set()
             await self._working
         await self.seal()
-        await self._copied_out()
+        await self._copied_out(is_last=True)
 
     def _fills_a_part(self) -> bool:
         return self._held.rows >= self._limits.rows or self._held.size_bytes >= self._limits.size_bytes
 
-    async def _seal_while(self, wanted: Callable[[], bool]) -> None:
+    async def _seal_while(self, wanted: Callable[[], bool], *, at_least: int = 0) -> None:
         async with self._turn:
-            while wanted():
+            while at_least > 0 or wanted():
                 if not await asyncio.to_thread(self._sealer.seal):
                     return
                 self._held = await asyncio.to_thread(self._ledger.parts.unsealed)
+                at_least -= 1
 
     async def _work(self) -> None:
         while not self._closed:
-            wanted: Callable[[], bool] = self._fills_a_part
+            at_least = 0
             try:
                 async with asyncio.timeout(self._limits.age_s):
                     await self._is_full.wait()
             except TimeoutError:
-                wanted = _always
+                at_least = 1  # what comes in meanwhile has time
             self._is_full.clear()
             try:
                 with blame(StoreError, f"{self._directory} could not be written"):
-                    await self._seal_while(wanted)
+                    await self._seal_while(self._fills_a_part, at_least=at_least)
                     await self._copied_out()
             except StoreError as error:
                 log.warning("%s", error)
 
-    async def _copied_out(self) -> None:
+    async def _copied_out(self, *, is_last: bool = False) -> None:
         if self._copy_out is not None:
-            await asyncio.to_thread(self._copy_out)
-
-
-def _always() -> bool:
-    return True
+            await asyncio.to_thread(self._copy_out, is_last)

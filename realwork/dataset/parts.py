@@ -7,7 +7,7 @@ trajectory that cannot be written as a row is told apart from the others of its 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,6 +46,21 @@ def scan(part: Path, columns: Sequence[str] | None = None, *, batch_rows: int) -
     """
     with pq.ParquetFile(part) as file:
         yield from file.iter_batches(batch_size=batch_rows, columns=list(columns) if columns is not None else None)
+
+
+def row_in(part: Path, trajectory_id: str) -> dict[str, Any] | None:
+    """The row of that trajectory in a part, null if it is not there; one row group is read.
+
+    Raises:
+        OSError, pyarrow.ArrowException: it cannot be read.
+    """
+    with pq.ParquetFile(part) as file:
+        for group in range(file.num_row_groups):
+            place = file.read_row_group(group, columns=["trajectory_id"]).column(0).index(trajectory_id).as_py()
+            if place >= 0:
+                row: dict[str, Any] = file.read_row_group(group).slice(place, 1).to_pylist()[0]
+                return row
+    return None
 
 
 def ids_in(part: Path) -> list[str]:

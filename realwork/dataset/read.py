@@ -4,20 +4,24 @@ Guarantees: only complete part files are looked at; memory is bounded by a few r
 size of the run.
 """
 
-from collections.abc import Container, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
 
+from realwork.config import is_url
 from realwork.dataset.earlier import recover
-from realwork.dataset.parts import FOLDER, ids_in, part_files, part_name, scan
-from realwork.dataset.rows import trajectory
+from realwork.dataset.fetched import fetched
+from realwork.dataset.parts import FOLDER, ids_in, part_files, part_name, row_in, scan
+from realwork.dataset.rows import Row, trajectory
 from realwork.dataset.run_directory import RUN_FILE, is_run_directory
 from realwork.dataset.side_files import restore, side_file_reader
 from realwork.errors import InputError, StoreError, blame
 from realwork.types import Trajectory
 
+log = logging.getLogger(__name__)
 _BATCH_ROWS = 8
 
 
@@ -61,16 +65,31 @@ def batches(directory: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
     return (batch for part in parts_in(directory) for batch in _scan(part, columns))
 
 
-def trajectories(directory: Path | str) -> Iterator[Trajectory]:
-    """Every trajectory of a run, or of every run in a `trajectory_output_path`, in the order of their commits.
-
-    One at a time is in memory.
+def rows(directory: Path) -> Iterator[Row]:
+    """Every row as a dictionary of all columns, big texts of large rows included; one at a time is in memory.
 
     Raises:
         InputError: there is no run.
         StoreError: a part cannot be read.
     """
-    return (record for part in parts_in(Path(directory)) for record in _records(part))
+    return (row for part in parts_in(directory) for row in _rows(part))
+
+
+def trajectories(directory: Path | str) -> Iterator[Trajectory]:
+    """Every trajectory of a run, or of every run in a `trajectory_output_path`, in the order of their commits.
+
+    One at a time is in memory.
+
+    Args:
+        directory: or a URL of object storage, whose parts are fetched first.
+
+    Raises:
+        InputError: there is no run.
+        StoreError: a part cannot be read.
+    """
+    if is_url(str(directory)):
+        directory = fetched(str(directory), log.info)
+    return (trajectory(row) for row in rows(Path(directory)))
 
 
 def find(directory: Path, trajectory_id: str) -> Iterator[Trajectory]:
@@ -81,11 +100,14 @@ def find(directory: Path, trajectory_id: str) -> Iterator[Trajectory]:
         StoreError: a part cannot be read.
     """
     parts = parts_in(directory)
+    exact = next((record for part in parts if (record := _record(part, trajectory_id))), None)
+    if exact is not None:
+        yield exact
+        return
     for part in parts:
-        if trajectory_id in _ids(part):
-            return _records(part, {trajectory_id})
-    found = ((part, {name for name in _ids(part) if name.startswith(trajectory_id)}) for part in parts)
-    return (record for part, ids in found if ids for record in _records(part, ids))
+        for name in _ids(part):
+            if name.startswith(trajectory_id) and (record := _record(part, name)):
+                yield record
 
 
 def in_part(run_directory: Path, number: int, trajectory_id: str) -> Trajectory | None:
@@ -94,7 +116,7 @@ def in_part(run_directory: Path, number: int, trajectory_id: str) -> Trajectory 
     Raises:
         StoreError: the part cannot be read.
     """
-    return next(_records(run_directory / FOLDER / part_name(number), {trajectory_id}), None)
+    return _record(run_directory / FOLDER / part_name(number), trajectory_id)
 
 
 def _ids(part: Path) -> list[str]:
@@ -102,14 +124,17 @@ def _ids(part: Path) -> list[str]:
         return ids_in(part)
 
 
-def _records(part: Path, ids: Container[str] | None = None) -> Iterator[Trajectory]:
-    """The trajectories of a part, all of them or those with these ids."""
+def _record(part: Path, trajectory_id: str) -> Trajectory | None:
+    with _reading(part):
+        row = row_in(part, trajectory_id)
+    return None if row is None else trajectory(restore(row, side_file_reader(part.parent.parent)))
+
+
+def _rows(part: Path) -> Iterator[Row]:
     read = side_file_reader(part.parent.parent)
     for batch in _scan(part, batch_rows=_BATCH_ROWS):
-        names = batch.column("trajectory_id").to_pylist()
-        for position, name in enumerate(names):
-            if ids is None or name in ids:
-                yield trajectory(restore(batch.slice(position, 1).to_pylist()[0], read))
+        for position in range(batch.num_rows):
+            yield restore(batch.slice(position, 1).to_pylist()[0], read)
 
 
 def _scan(part: Path, columns: Sequence[str] | None = None, *, batch_rows: int = 4096) -> Iterator[pa.RecordBatch]:

@@ -8,22 +8,26 @@ import fcntl
 import itertools
 import json
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from realwork.dataset.durable import durable_file
+from realwork.dataset.durable import durable_file, half_written
 from realwork.dataset.parts import FOLDER, SAMPLES_FOLDER, part_files
-from realwork.errors import InputError
+from realwork.dataset.side_files import SIDE_FOLDER
+from realwork.errors import InputError, InUse
 from realwork.text import shorten
 
 RUN_FILE = "run.json"
 CARD_FILE = "README.md"
 LOCK_FILE = ".driver.lock"
+COPY_PREFIX = ".copy-"
+"""Of directories in which a copy of a ledger is made."""
 _MAX_VALUE_LENGTH = 80
 _MAX_DIFFERENCES = 20
 _FREE = {
@@ -81,7 +85,9 @@ Times are UTC, durations are seconds (`_s`). A null says that something was not 
 
 
 def open_run(directory: Path, run_json: str, *, takes_changes: bool = False) -> None:
-    """Make `directory` the run directory of the run described by `run_json`, or find that it is.
+    """Make `directory`, which is held, the run directory of the run described by `run_json`, or find that it is.
+
+    What a killed process has left half-written there is removed.
 
     Args:
         takes_changes: let a changed run file take the place of the one that is there, which is kept beside it.
@@ -92,6 +98,7 @@ def open_run(directory: Path, run_json: str, *, takes_changes: bool = False) -> 
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _claim(directory, run_json, takes_changes=takes_changes)
+        _clean(directory)
         if not (directory / CARD_FILE).exists():
             write_card(directory)
     except OSError as error:
@@ -133,22 +140,49 @@ def _unwritable(directory: Path, error: OSError) -> InputError:
 def held(directory: Path) -> Iterator[None]:
     """The run in `directory` belongs to this process for the length of the block; the lock ends with the process.
 
+    Directories that were made for it, and into which nothing was written, are removed again.
+
     Raises:
-        InputError: another process plays it; which, where and since when.
+        InUse: another process has it; which, where and since when.
+        InputError: it cannot be made or written.
     """
-    with (directory / LOCK_FILE).open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise InputError(
-                f"{directory} is being played by {file.read().strip() or 'another process'}. "
-                "Wait for its end, or give another --run-id."
-            ) from error
+    made = [each for each in (directory, *directory.parents) if not each.exists()]
+    try:
+        file = _locked(directory)
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+    with file:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                if made and [path.name for path in directory.iterdir()] == [LOCK_FILE]:
+                    (directory / LOCK_FILE).unlink()
+                    for each in made:
+                        each.rmdir()
+
+
+def _locked(directory: Path) -> TextIO:
+    """The lock file of a directory, which is made if need be, locked by this process."""
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / LOCK_FILE).open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.fstat(file.fileno()).st_ino == (directory / LOCK_FILE).stat().st_ino:
+                    return file
+            file.close()  # whoever had it before has removed it
+        except BlockingIOError as error:
+            with file:
+                file.seek(0)
+                raise InUse(
+                    f"{directory} is being played by {file.read().strip() or 'another process'}. "
+                    "Wait for its end, or give another --run-id."
+                ) from error
 
 
 def said_holder(directory: Path) -> str:
@@ -167,6 +201,14 @@ def host_of(holder: str) -> str | None:
 def is_run_directory(directory: Path) -> bool:
     """Whether `directory` holds one run."""
     return (directory / RUN_FILE).is_file() or bool(part_files(directory))
+
+
+def _clean(directory: Path) -> None:
+    for folder in (directory, directory / SIDE_FOLDER):
+        for leftover, _ in half_written(folder):
+            leftover.unlink(missing_ok=True)
+    for leftover in directory.glob(f"{COPY_PREFIX}*"):
+        shutil.rmtree(leftover)
 
 
 def _claim(directory: Path, run_json: str, *, takes_changes: bool) -> None:

@@ -6,24 +6,24 @@ written again. Every call blocks; one at a time.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from realwork.dataset.durable import TEMPORARY_SUFFIX, durable_file, sync_directory
+from realwork.dataset.durable import durable_file, half_written, sync_directory
 from realwork.dataset.encoding import decode_rows, decode_samples, size_of, with_store_s
 from realwork.dataset.ledger import Ledger
 from realwork.dataset.merging import finish_merge, forget_merges
-from realwork.dataset.parts import FOLDER, SAMPLES_FOLDER, part_files, part_name, part_number, scan, write
+from realwork.dataset.parts import FOLDER, SAMPLES_FOLDER, ids_in, part_files, part_name, part_number, scan, write
 from realwork.dataset.rows import trajectory
 from realwork.dataset.run_directory import write_card
 from realwork.dataset.schema import SAMPLE_SCHEMA
 from realwork.dataset.shards import WHOLE, Shard, shards_of
 from realwork.dataset.summaries import summarize
-from realwork.errors import StoreError, blame
+from realwork.errors import PartMissing, StoreError, blame
 from realwork.faultpoints import pass_through
 
 
@@ -36,6 +36,8 @@ class Sealing(NamedTuple):
 
 
 DEFAULTS = Sealing()
+ENDING_S = 10.0
+"""How long a store that is about to end may keep others waiting."""
 
 
 class Sealer:
@@ -64,6 +66,8 @@ class Sealer:
         Raises:
             StoreError: it could not be written; the rows are still in the ledger.
         """
+        if (self._folder / part_name(self._next_number)).is_file():  # it was written, and the ledger could not note it
+            self._note_written()
         number = self._next_number
         count = self._ledger.parts.claim(number, max_rows=self._limits.rows, max_bytes=self._limits.size_bytes)
         if not count:
@@ -76,9 +80,12 @@ class Sealer:
             self._ledger.parts.release(number)
             raise
         pass_through("renamed")
-        self._ledger.parts.seal(number)
-        self._next_number += self._shard.of
+        self._note_written()
         return count
+
+    def _note_written(self) -> None:
+        self._ledger.parts.seal(self._next_number)
+        self._next_number += self._shard.of
 
     def _write(self, number: int) -> None:
         """Write a part, its samples first: they count only where the part is."""
@@ -113,21 +120,30 @@ class Sealer:
         there = self._own(part_files(self._directory))
         with blame(StoreError, f"{self._directory} cannot be used as a run directory"):
             forget_merges(self._directory, self._shard)
-            for leftover in self._directory.glob(f".part-*{TEMPORARY_SUFFIX}"):
-                if self._own([leftover.with_name(leftover.name.removeprefix(".").removesuffix(TEMPORARY_SUFFIX))]):
+            for leftover, name in half_written(self._directory):
+                if self._own([Path(name)]):
                     leftover.unlink()
             for number in self._own(part_files(self._directory, SAMPLES_FOLDER)) - there:
                 (self._samples / part_name(number)).unlink()
         known = self._ledger.parts.numbers()
         for number, sealed in known.items():
+            if sealed and number not in there:
+                raise PartMissing(
+                    f"{self._folder / part_name(number)} is gone, and the rows that it held are nowhere else. Put it "
+                    "back, or play the run anew under another --run-id."
+                )
             if not sealed and number in there:
                 self._ledger.parts.seal(number)
             elif not sealed:
                 self._ledger.parts.release(number)
         for number in sorted(there - known.keys()):
-            self._adopt(number)
+            if self._is_left_over(number):
+                self._remove(number)
+            else:
+                self._adopt(number)
         if self._samples.exists():
-            write_card(self._directory)
+            with blame(StoreError, f"{self._directory} cannot be used as a run directory"):
+                write_card(self._directory)
         return self._shard.next(there | known.keys())
 
     def _own(self, paths: Iterable[Path]) -> set[int]:
@@ -135,10 +151,33 @@ class Sealer:
         numbers = {part_number(path) for path in paths}
         return {number for number in numbers if number is not None and self._shard.has(number)}
 
+    def _is_left_over(self, number: int) -> bool:
+        """Whether each row of a part stands in another one too, into which it was put by a merge."""
+        with self._reading(number):
+            ids = ids_in(self._folder / part_name(number))
+        homes = {self._ledger.find(name) for name in ids}
+        others = {home for home in homes if isinstance(home, int)}
+        if others != homes:
+            return False
+        elsewhere: set[str] = set()
+        for home in others:
+            with self._reading(home):
+                elsewhere.update(ids_in(self._folder / part_name(home)))
+        return elsewhere.issuperset(ids)
+
+    def _remove(self, number: int) -> None:
+        with blame(StoreError, f"{self._directory} could not be written"):
+            for folder in (self._samples, self._folder):
+                (folder / part_name(number)).unlink(missing_ok=True)
+
+    def _reading(self, number: int) -> AbstractContextManager[None]:
+        part = self._folder / part_name(number)
+        return blame(StoreError, f"{part} is no complete part file; put a whole one in its place to go on")
+
     def _adopt(self, number: int) -> None:
         """Take over a part of an earlier ledger, which is gone."""
         part = self._folder / part_name(number)
-        with blame(StoreError, f"{part} is no complete part file, move it away to go on"):
+        with self._reading(number):
             found = [summarize(trajectory(row)) for batch in scan(part, batch_rows=8) for row in batch.to_pylist()]
         self._ledger.parts.adopt(number, found)
 

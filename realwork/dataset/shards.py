@@ -18,8 +18,9 @@ class Shard(NamedTuple):
         return part % self.of == (self.number + 1) % self.of
 
     def next(self, parts: Iterable[int]) -> int:
-        """The number of the part that comes after those."""
-        return max(parts, default=self.number + 1 - self.of) + self.of
+        """The number of its part that comes after all of those."""
+        last = max(parts, default=0)
+        return last + 1 + (self.number - last) % self.of
 
     def ledger_file(self, directory: Path) -> Path:
         """Where its ledger stands in the directory of a run."""

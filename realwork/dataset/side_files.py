@@ -22,6 +22,9 @@ BIG_TEXT_BYTES = 1 << 20
 HEAD_CHARACTERS = 16 << 10
 _KEY = "side_files"
 
+_LONG = ("messages", "steps", "test_results")
+"""The columns whose texts may be big; what others hold is short, or JSON, of which a head and tail would be none."""
+
 Row = dict[str, Any]
 Read = Callable[[str], bytes]
 Place = list[str | int]
@@ -29,7 +32,8 @@ Place = list[str | int]
 
 def split(row: Row) -> tuple[Row, dict[str, bytes]]:
     """`row` without its big texts, if it is a very large one, and these by their hash; a head and tail stay."""
-    texts = [(place, text.encode()) for place, text in _texts(row) if len(text) > BIG_TEXT_BYTES // 4]
+    long = {name: row[name] for name in _LONG}
+    texts = [(place, text.encode()) for place, text in _texts(long) if len(text) > BIG_TEXT_BYTES // 4]
     if sum(len(content) for _, content in texts) <= LARGE_ROW_BYTES:
         return row, {}
     side_files, places = {}, []

@@ -74,9 +74,10 @@ class TrajectoryStore:
         except BaseException:
             self._ledger.close()
             raise
-        copy_out = partial(mirror.put_with, shard.ledger_file(directory), self._ledger.copy) if mirror else None
+        copy_out = partial(self._copy_out, mirror) if mirror is not None else None
         self._parts = PartWriter(directory, self._ledger, sealer=sealer, limits=sealing, copy_out=copy_out)
         self._waiting: list[_Waiting] = []
+        self._unfinished: dict[str, Unfinished] = {}
         self._writer: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -101,7 +102,11 @@ class TrajectoryStore:
 
     def progress(self, unfinished: Unfinished) -> None:
         """Hold the unfinished record of a running attempt, in place of an earlier one; written with what comes next."""
-        self._put(unfinished)
+        if unfinished.trajectory_id in self._unfinished:  # it takes the place of one that still waits
+            self._unfinished[unfinished.trajectory_id] = unfinished
+        else:
+            self._unfinished[unfinished.trajectory_id] = unfinished
+            self._put(unfinished)
 
     async def commit(self, commit: Commit) -> CommitAck:
         """Write the row of an attempt; when this returns, it is on the disk.
@@ -168,7 +173,11 @@ class TrajectoryStore:
         try:
             await self._parts.close()
         finally:
-            await asyncio.to_thread(self._ledger.close)
+            await asyncio.to_thread(self._close_ledger)
+
+    def _close_ledger(self) -> None:
+        self._ledger.shrink()
+        self._ledger.close()
 
     async def seal(self) -> None:
         """Put every row that is in the ledger into parts.
@@ -191,15 +200,27 @@ class TrajectoryStore:
         self._writer = None
 
     def _next_batch(self) -> list[_Waiting]:
-        size_bytes, count = 0, 0
-        for waiting in self._waiting[:MAX_REQUESTS]:
+        size_bytes = 0
+        batch: list[_Waiting] = []
+        for waiting in map(self._latest, self._waiting[:MAX_REQUESTS]):
             size_bytes += waiting.request.size_bytes
-            if count and size_bytes > MAX_REQUEST_BYTES:
+            if batch and size_bytes > MAX_REQUEST_BYTES:
                 break
-            count += 1
-        batch = self._waiting[:count]
-        del self._waiting[:count]
+            batch.append(waiting)
+        del self._waiting[: len(batch)]
+        for waiting in batch:
+            if isinstance(waiting.request, Unfinished):
+                del self._unfinished[waiting.request.trajectory_id]
         return batch
+
+    def _latest(self, waiting: _Waiting) -> _Waiting:
+        """What waits, with the unfinished record that has come last in its place."""
+        if isinstance(waiting.request, Unfinished):
+            return waiting._replace(request=self._unfinished[waiting.request.trajectory_id])
+        return waiting
+
+    def _copy_out(self, mirror: Mirror, is_last: bool) -> None:
+        mirror.put_with(self._ledger.path, self._ledger.copy, is_last=is_last)
 
     def _apply(self, waiting: list[_Waiting]) -> list[CommitAck | StoreError | None]:
         """Write what waits in one transaction; runs in a thread, one at a time.

@@ -94,7 +94,7 @@ class Driver:
         key = [ray.put(self._given_key.get_secret_value().encode())] if self._given_key else []
         progress = self._schedule.progress()
         slots = min(self._slots, sum(each.waiting for each in progress))
-        self._observer.started(self.directory, progress, slots)
+        self._observer.started(self._url or str(self.directory), progress, slots)
         self._plugins.begin()
         watching = asyncio.create_task(self._watch(gate)) if gate is not None else None
         try:
@@ -265,7 +265,10 @@ class Driver:
             progress = self._schedule.progress_of(environment_id)
             if progress.failed > failed_before:
                 self._failures[summary.failure_cause or "unknown"] += progress.failed - failed_before
-            self._changed.notify_all()
+            if self._schedule.finished:
+                self._changed.notify_all()
+            else:  # a new attempt, if any
+                self._changed.notify()
         self._recorded += 1
         self._bad_requests += summary.is_bad_request
         if not self._stopping.is_set():

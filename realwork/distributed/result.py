@@ -12,8 +12,8 @@ HIGH_USAGE_TOKENS = 100_000
 class Observer(Protocol):
     """Is told what happens, in the driver's process; must not block."""
 
-    def started(self, directory: Path, progress: list[EnvironmentProgress], slots: int) -> None:
-        """The run begins, with at most `slots` rollouts at once; where each environment stands."""
+    def started(self, output: str, progress: list[EnvironmentProgress], slots: int) -> None:
+        """The run begins, with at most `slots` rollouts at once; where to, and how each environment stands."""
 
     def rollout_started(self, spec: RolloutSpec) -> None:
         """An attempt begins."""

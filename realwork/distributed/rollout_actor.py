@@ -117,7 +117,7 @@ class RolloutActor:
         if ack.outcome != "fenced":
             note_ack(trajectory)
         if ack.summary is None:
-            raise NodeError("a later attempt has taken the place of this one")
+            raise NodeError("another attempt has taken the place of this one")
         summary = ack.summary
         took_snapshots = spec.attempt or any(step.state_snapshot for step in trajectory.steps)
         if took_snapshots and not summary.retryable:

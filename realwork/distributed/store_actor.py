@@ -12,6 +12,7 @@ from realwork.dataset.mirror import Mirror
 from realwork.dataset.shards import Shard, shards_of
 from realwork.dataset.store import TrajectoryStore
 from realwork.distributed.stores import Stores
+from realwork.errors import StoreError, blame
 from realwork.record import with_steps
 from realwork.types import RolloutSpec, RolloutSummary, Trajectory
 
@@ -29,18 +30,28 @@ def start_stores(directory: Path, url: str | None, *, wanted: int | None, slots:
     """Start the stores of a run on the driver's node, where its output was checked; they restart from disk alone.
 
     As many as the run has begun with; a new one gets what is wanted, else what `slots` rollouts in flight need.
+
+    Raises:
+        StoreError: their ledgers cannot be written.
     """
     count = len(shards_of(directory)) or wanted or min(MAX_STORES, 1 + slots // SLOTS_PER_STORE)
+    shards = [Shard(number, count) for number in range(count)]
+    ledgers = [shard.ledger_file(directory) for shard in shards]
+    with blame(StoreError, f"{directory} could not be written"):
+        for ledger in ledgers:  # before there is any part, so that the number of stores never changes again
+            ledger.touch()
+    if url is not None:
+        Mirror(directory, url).announce(ledgers)
     options = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3, **here()}
     actor = ray.remote(StoreActor).options(**options)
-    return Stores([actor.remote(str(directory), url, Shard(number, count)) for number in range(count)])
+    return Stores([actor.remote(str(directory), url, shard) for shard in shards])
 
 
 class StoreActor:
     """The only writer of `directory`, or of a shard of it, and of its copy at `url`, if that is not null."""
 
     def __init__(self, directory: str, url: str | None, shard: Shard) -> None:
-        mirror = Mirror(Path(directory), url) if url is not None else None
+        mirror = Mirror(Path(directory), url, shard=shard) if url is not None else None
         self._store = TrajectoryStore(Path(directory), shard=shard, mirror=mirror)
 
     async def plan(self, rollout_ids: list[str]) -> None:

@@ -1,5 +1,6 @@
 """A kill at any point neither loses nor doubles a row, and what was cut off gets its row."""
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -19,7 +20,7 @@ from realwork.dataset.encoding import Batch
 from realwork.dataset.ledger import Ledger
 from realwork.dataset.parts import ids_in, part_files, part_number
 from realwork.dataset.read import find, trajectories
-from realwork.dataset.run_directory import open_run
+from realwork.dataset.run_directory import held, open_run
 from realwork.dataset.shards import Shard, shards_of
 from realwork.dataset.side_files import SIDE_FOLDER
 from realwork.dataset.summaries import summarize
@@ -177,4 +178,36 @@ def test_a_reader_seals_what_a_store_has_left_but_not_while_it_is_at_work(tmp_pa
     (tmp_path / ".driver.lock").write_text("process 1 on another-host since 2026-01-01 00:00:00 UTC")
     assert [*trajectories(tmp_path)] == []
     (tmp_path / ".driver.lock").unlink()
+    with held(tmp_path):
+        assert [*trajectories(tmp_path)] == []
     assert [record.spec for record in trajectories(tmp_path)] == [graded(0).spec]
+
+
+def test_a_reader_says_when_rows_cannot_be_had(tmp_path, caplog):
+    open_run(tmp_path, "{}")
+    committed(tmp_path, [graded(0)])
+    (tmp_path / "ledger.sqlite").write_bytes(b"no database" * 1000)
+    (tmp_path / "ledger.sqlite-wal").write_bytes(b"x")
+    assert len([*trajectories(tmp_path)]) == 1
+    assert "no part holds yet are left out" in caplog.text
+    assert "damaged" in caplog.text
+
+
+def test_only_what_is_no_json_is_shortened_in_a_very_large_row(tmp_path):
+    open_run(tmp_path, "{}")
+    big = [Message(role="tool", tool_call_id="c", content=f"{number}" * (12 << 20)) for number in range(3)]
+    said = json.dumps({"plugin": "x" * (2 << 20)})
+    committed(tmp_path, [rich(0, messages=tuple(big), plugin_data=said, environment=said)])
+    (row,) = pq.read_table(part_files(tmp_path)[0]).to_pylist()
+    assert [json.loads(row[name]) for name in ("plugin_data", "environment")] == [json.loads(said)] * 2
+    assert len(list((tmp_path / SIDE_FOLDER).iterdir())) == 3
+
+
+def test_the_parts_of_several_stores_have_numbers_of_their_own():
+    shards = [Shard(number, 3) for number in range(3)]
+    there = []
+    for number in (0, 2, 2, 1, 0, 2):
+        there.append(shards[number].next(there))
+        assert shards[number].has(there[-1])
+    assert there == sorted(set(there))
+    assert [shard.next([1, 3, 4, 10]) for shard in shards] == [13, 11, 12]

@@ -14,10 +14,12 @@ from realwork.config import is_url
 from realwork.dataset.arrow import read, samples
 from realwork.dataset.commits import make_commit
 from realwork.dataset.compact import compact
-from realwork.dataset.fetched import fetched
+from realwork.dataset.fetched import fetched, runs_below
 from realwork.dataset.mirror import Mirror, url_of_run, working_copy, working_copy_of_run
+from realwork.dataset.objects import Objects
 from realwork.dataset.read import trajectories
 from realwork.dataset.run_directory import held, open_run
+from realwork.dataset.shards import Shard
 from realwork.dataset.store import TrajectoryStore
 from realwork.errors import InputError, StoreError
 
@@ -99,10 +101,113 @@ def test_every_finished_file_is_put_there_and_a_run_is_taken_up_from_there_on_an
     assert not [path for path in elsewhere.iterdir() if path.name.startswith(".copy-")]
 
 
+def test_a_copy_that_was_played_before_another_one_was_is_moved_aside_and_the_other_gone_on_from(tmp_path, url):
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    open_run(here, '{"run_id": "r"}')
+    with held(here), Mirror(here, url).marked():
+        assert Mirror(here, url).fetch() is None
+        commit(here, url, graded(0))
+    with held(elsewhere):
+        assert Mirror(elsewhere, url).fetch() is None
+        with Mirror(elsewhere, url).marked():
+            commit(elsewhere, url, graded(1), graded(2))
+    with held(here):
+        aside = Mirror(here, url).fetch()
+        with Mirror(here, url).marked():
+            commit(here, url, graded(3))
+        assert Mirror(here, url).fetch() is None
+    assert [record.spec.sample_index for record in trajectories(aside)] == [0]
+    assert [record.spec.sample_index for record in trajectories(here)] == [0, 1, 2, 3]
+    assert read(url).to_table(columns=["sample_index"]).column(0).to_pylist() == [0, 1, 2, 3]
+    with held(elsewhere):
+        assert Mirror(elsewhere, url).fetch() is not None
+
+
+def test_a_copy_that_was_never_played_makes_room_for_what_is_there(tmp_path, url):
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    open_run(here, '{"run_id": "r"}')
+    with held(here), Mirror(here, url).marked():
+        commit(here, url, graded(0))
+        with held(elsewhere):
+            Mirror(elsewhere, url).fetch()
+        commit(here, url, graded(1))
+    with held(elsewhere):
+        assert Mirror(elsewhere, url).fetch() is None
+        assert [path.name for path in tmp_path.iterdir() if "older" in path.name] == []
+    assert [record.spec.sample_index for record in trajectories(elsewhere)] == [0, 1]
+
+
+def test_a_node_that_dies_between_a_part_and_its_ledger_neither_loses_nor_doubles_a_row(tmp_path, url):
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    open_run(here, '{"run_id": "r"}')
+
+    async def committed():
+        mirror = Mirror(here, url)
+        async with TrajectoryStore(here) as store:
+            await store.commit(make_commit(graded(0)))
+            mirror.put_with(store._ledger.path, store._ledger.copy, is_last=True)  # the rows are in the ledger alone
+            await store.seal()
+            mirror.put()
+
+    asyncio.run(committed())
+    Mirror(elsewhere, url).fetch()
+    assert len([*trajectories(elsewhere)]) == 1
+    commit(elsewhere, url, graded(0), graded(1))
+    assert [record.spec.sample_index for record in trajectories(elsewhere)] == [0, 1]
+
+
+def test_each_part_of_a_run_with_several_stores_is_put_there_once(tmp_path, url, monkeypatch):
+    put = []
+    upload = Objects.upload
+    monkeypatch.setattr(Objects, "upload", lambda self, name, path: put.append(name) or upload(self, name, path))
+    open_run(tmp_path, "{}")
+    shards = [Shard(number, 2) for number in range(2)]
+
+    async def committed():
+        stores = [TrajectoryStore(tmp_path, shard=each, mirror=Mirror(tmp_path, url, shard=each)) for each in shards]
+        for sample, store in enumerate(stores):
+            await store.commit(make_commit(graded(sample)))
+        for store in stores:
+            await store.close()
+
+    Mirror(tmp_path, url).announce(shard.ledger_file(tmp_path) for shard in shards)
+    assert objects(url) == {"ledger.sqlite": 0, "ledger-1.sqlite": 0}
+    asyncio.run(committed())
+    assert sorted(name for name in put if "/part-" in name) == [f"trajectories/part-00000{n}.parquet" for n in (1, 2)]
+
+
+def test_a_compaction_cut_off_between_bucket_and_bucket_is_no_row_twice(tmp_path, url, monkeypatch):
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    open_run(here, '{"run_id": "r"}')
+    for number in range(3):
+        commit(here, url, graded(number))
+    compact(here)
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "remove", lambda self, name: (_ for _ in ()).throw(StoreError("the network is gone")))
+        with pytest.raises(StoreError, match="gone"):
+            Mirror(here, url).follow()
+    assert len([name for name in objects(url) if "/part-" in name]) == 3
+    Mirror(elsewhere, url).fetch()
+    assert [record.spec.sample_index for record in trajectories(elsewhere)] == [0, 1, 2]
+    commit(elsewhere, url, graded(3))
+    assert [record.spec.sample_index for record in trajectories(elsewhere)] == [0, 1, 2, 3]
+
+
+def test_several_runs_below_a_url_are_read_together(tmp_path, url, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for run in ("a", "b"):
+        open_run(tmp_path / run, f'{{"run_id": "{run}"}}')
+        commit(tmp_path / run, url_of_run(url, run), graded(run=run))
+    assert runs_below(url) == [url_of_run(url, "a"), url_of_run(url, "b")]
+    assert runs_below(url_of_run(url, "b")) == [url_of_run(url, "b")]
+    assert read(url).count_rows() == 2
+    assert [record.spec.run_id for record in trajectories(url)] == ["a", "b"]
+
+
 def test_a_server_that_is_gone_fails_the_close_and_leaves_every_row_here(tmp_path, url, monkeypatch):
     open_run(tmp_path / "r", "{}")
     mirror = Mirror(tmp_path / "r", url)
-    monkeypatch.setattr(mirror._objects, "_files", fs.SubTreeFileSystem("/nowhere", fs.LocalFileSystem()))
+    monkeypatch.setattr(mirror._objects, "files", fs.SubTreeFileSystem("/nowhere", fs.LocalFileSystem()))
 
     async def committed():
         async with TrajectoryStore(tmp_path / "r", mirror=mirror) as store:

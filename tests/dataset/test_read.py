@@ -11,7 +11,7 @@ from realwork.dataset.run_directory import open_run
 from realwork.dataset.store import TrajectoryStore
 from realwork.errors import InputError, StoreError
 
-from .records import graded, rich
+from .records import failed, graded, rich
 
 
 def make_run(directory, records):
@@ -63,7 +63,7 @@ def test_a_half_written_part_is_not_looked_at(tmp_path):
 
 
 def test_a_trajectory_is_found_by_its_id_or_all_that_begin_with_a_prefix(tmp_path):
-    make_run(tmp_path, [graded(1), graded(1, attempt=1), graded(10), graded(2)])
+    make_run(tmp_path, [failed(1), graded(1, attempt=1), graded(10), graded(2)])
     assert ids(find(tmp_path, "r1:calc:1:0")) == ["r1:calc:1:0"]
     assert ids(find(tmp_path, "r1:calc:1")) == ["r1:calc:1:0", "r1:calc:1:1", "r1:calc:10:0"]
     assert ids(find(tmp_path, "other")) == []

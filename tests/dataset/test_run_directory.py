@@ -5,8 +5,8 @@ import json
 import pytest
 import yaml
 
-from realwork.dataset.run_directory import open_run
-from realwork.errors import InputError
+from realwork.dataset.run_directory import held, open_run
+from realwork.errors import InputError, InUse
 
 RUN = {"llm_config": {"model": "a", "temperature": 0.7}, "environments": [{"id": "x", "prompt": "p"}]}
 
@@ -53,3 +53,25 @@ def test_a_run_file_that_is_broken_is_refused(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
         open_run(tmp_path, "{}")
+
+
+def test_a_directory_belongs_to_one_process_and_is_gone_if_nothing_was_written(tmp_path):
+    run = tmp_path / "out" / "r"
+    with held(run), pytest.raises(InUse, match=r"is being played by process \d+ on .* since"), held(run):
+        pass
+    assert not (tmp_path / "out").exists()
+    with held(run):
+        open_run(run, "{}")
+    assert sorted(path.name for path in run.iterdir()) == [".driver.lock", "README.md", "run.json"]
+    with pytest.raises(InputError, match="cannot be written"), held(run / "run.json" / "r"):
+        pass
+
+
+def test_what_a_killed_process_has_left_half_written_is_removed(tmp_path):
+    (tmp_path / "side").mkdir()
+    for name in (f".run.json.{'a' * 32}.tmp", f"side/.{'b' * 64}.{'a' * 32}.tmp"):
+        (tmp_path / name).write_text("half")
+    (tmp_path / ".copy-x").mkdir()
+    (tmp_path / ".copy-x" / "ledger.sqlite").write_text("half")
+    open_run(tmp_path, "{}")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["README.md", "run.json", "side"]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import shutil
 from datetime import UTC, datetime
 
 import pytest
@@ -147,14 +148,12 @@ def test_where_no_ids_were_told_there_are_no_samples_and_the_card_tells_of_none(
 def test_samples_of_a_part_that_was_never_written_are_removed(tmp_path):
     open_run(tmp_path, "{}")
     commit(tmp_path, graded(steps=TOKENS))
-    (orphan,) = part_files(tmp_path)
-    orphan.unlink()
-    (tmp_path / "README.md").unlink()
-    open_run(tmp_path, "{}")
+    (first,) = part_files(tmp_path, SAMPLES_FOLDER)
+    shutil.copy(first, first.with_name("part-000002.parquet"))
     commit(tmp_path, graded(1))
-    assert samples(tmp_path).count_rows() == 0
+    assert samples(tmp_path).count_rows() == 2
     commit(tmp_path, graded(2, steps=TOKENS))
-    assert {row["sample_index"] for row in samples(tmp_path).to_table().to_pylist()} == {2}
+    assert {row["sample_index"] for row in samples(tmp_path).to_table().to_pylist()} == {0, 2}
 
 
 def test_a_part_that_cannot_be_written_leaves_no_samples(tmp_path):

@@ -10,27 +10,29 @@ import sys
 import threading
 import time
 from collections import Counter
+from itertools import count
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 import realwork
-from realwork.dataset.ack import Begun
+from realwork.dataset.ack import Begun, Unfinished
 from realwork.dataset.commits import make_commit, make_unfinished
-from realwork.dataset.earlier import recover
+from realwork.dataset.earlier import earlier_summaries, recover
 from realwork.dataset.encoding import Batch
 from realwork.dataset.ledger import Ledger
+from realwork.dataset.part_ledger import PartLedger
 from realwork.dataset.parts import ids_in, part_files
 from realwork.dataset.read import trajectories
 from realwork.dataset.run_directory import open_run
 from realwork.dataset.sealing import Sealing
 from realwork.dataset.store import TrajectoryStore
 from realwork.dataset.summaries import summarize
-from realwork.errors import StoreError
+from realwork.errors import PartMissing, StoreError
 from realwork.types import Message
 
-from .records import graded, rich
+from .records import failed, graded, rich
 
 HERE = Path(__file__).parent
 
@@ -107,10 +109,81 @@ def test_an_attempt_that_a_later_one_has_taken_the_place_of_writes_nothing(tmp_p
     assert ids_on_disk(tmp_path) == ["r1:calc:0:1"]
 
 
+def test_a_rollout_that_has_its_grade_gets_no_other(tmp_path):
+    acks = commit_all(tmp_path, [failed(0), graded(0, attempt=1), failed(0, attempt=2), graded(0, attempt=3)])
+    assert [ack.outcome for ack in acks] == ["committed", "committed", "fenced", "fenced"]
+    assert ids_on_disk(tmp_path) == ["r1:calc:0:0", "r1:calc:0:1"]
+
+
+def test_a_newer_unfinished_record_takes_the_place_of_one_that_waits(tmp_path, monkeypatch):
+    written = []
+    apply = Ledger.apply
+    monkeypatch.setattr(Ledger, "apply", lambda self, what, *more: written.extend(what) or apply(self, what, *more))
+
+    async def run():
+        async with TrajectoryStore(tmp_path) as store:
+            for number in range(100):
+                store.progress(make_unfinished(graded(number % 2, model=f"{number} steps")))
+            return [(await store.unfinished(f"r1:calc:{sample}:0")).model for sample in range(2)]
+
+    assert asyncio.run(run()) == ["98 steps", "99 steps"]
+    assert len([request for request in written if isinstance(request, Unfinished)]) == 2
+
+
+def test_rows_that_come_steadily_are_not_written_into_a_part_each(tmp_path):
+    async def run():
+        async with TrajectoryStore(tmp_path, sealing=Sealing(age_s=0.5)) as store:
+            began = time.monotonic()
+            samples = count()
+            while time.monotonic() < began + 2.2:
+                await store.commit(make_commit(graded(next(samples))))
+            return next(samples)
+
+    rows = asyncio.run(run())
+    assert len(ids_on_disk(tmp_path)) == rows > 20
+    assert 3 <= len(part_files(tmp_path)) <= 8
+
+
+def test_a_part_that_the_ledger_could_not_note_is_never_written_again(tmp_path, monkeypatch):
+    seal = PartLedger.seal
+
+    def refuse(self, part):
+        raise StoreError("the disk is full")
+
+    async def run():
+        async with TrajectoryStore(tmp_path) as store:
+            await store.commit(make_commit(graded(0)))
+            monkeypatch.setattr(PartLedger, "seal", refuse)
+            for sample in (1, 2):
+                with pytest.raises(StoreError, match="full"):
+                    await store.seal()
+                await store.commit(make_commit(graded(sample)))
+            copied = shutil.copytree(tmp_path, tmp_path.with_name("copied-unnoted"))
+            written = {part: part.read_bytes() for part in part_files(tmp_path)}
+            monkeypatch.setattr(PartLedger, "seal", seal)
+        return copied, written
+
+    copied, written = asyncio.run(run())
+    assert {part: part.read_bytes() for part in written} == written
+    recover(copied)
+    for directory in (tmp_path, copied):
+        assert ids_on_disk(directory) == ["r1:calc:0:0", "r1:calc:1:0", "r1:calc:2:0"]
+
+
+def test_a_part_that_is_gone_is_an_error_and_not_a_run_without_its_rows(tmp_path):
+    open_run(tmp_path, "{}")
+    commit_all(tmp_path, [graded(0)])
+    part_files(tmp_path)[0].rename(tmp_path / "elsewhere")
+    with pytest.raises(PartMissing, match=r"part-000001\.parquet is gone"):
+        TrajectoryStore(tmp_path)
+    with pytest.raises(PartMissing):
+        [*earlier_summaries(tmp_path)]
+
+
 def test_a_restart_goes_on_with_the_numbers_and_removes_what_was_left_half_written(tmp_path):
     commit_all(tmp_path, [graded(0)])
     before = {part: part.read_bytes() for part in part_files(tmp_path)}
-    (tmp_path / ".part-000002.parquet.tmp").write_bytes(b"half")
+    (tmp_path / f".part-000002.parquet.{'0' * 32}.tmp").write_bytes(b"half")
     commit_all(tmp_path, [graded(1)])
     assert [part.name for part in part_files(tmp_path)] == ["part-000001.parquet", "part-000002.parquet"]
     assert before == {part: part.read_bytes() for part in before}

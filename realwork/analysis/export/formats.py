@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from realwork.analysis.export.atif import export_atif
-from realwork.analysis.export.files import Exported, exported
+from realwork.analysis.export.files import Exported
 from realwork.analysis.export.jsonl import export_jsonl
-from realwork.analysis.export.rollouts import every_rollout
 from realwork.analysis.export.seed_json import export_json
 from realwork.analysis.export.skyrl import export_skyrl
 from realwork.analysis.export.trl_dpo import export_trl_dpo
@@ -30,12 +29,10 @@ class Format(NamedTuple):
 
 
 def _export_seed_json(directory: Path, output: Path) -> Exported:
-    selection = every_rollout(directory)
     try:
-        export_json(directory, output)
+        return export_json(directory, output)
     except OSError as error:
         raise StoreError(f"{output} could not be written: {error}") from error
-    return exported(len(selection.results), selection.left_out)
 
 
 FORMATS = {

@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from realwork.analysis.export.files import Exported, Json, exported, write_json_lines
-from realwork.dataset.parts import part_files, scan
-from realwork.dataset.read import run_directories
-from realwork.errors import StoreError, blame
-
-_BATCH_ROWS = 8
+from realwork.dataset.read import rows
 
 
 def export_jsonl(directory: Path, output: Path) -> Exported:
@@ -24,14 +20,8 @@ def export_jsonl(directory: Path, output: Path) -> Exported:
         StoreError: a part cannot be read, or the file cannot be written.
     """
     nothing = f"{directory} has no rows yet, so there is nothing to export."
-    return exported(write_json_lines(output, _rows(directory), nothing=nothing), {})
-
-
-def _rows(directory: Path) -> Iterator[Json]:
-    for part in (part for run in run_directories(directory) for part in part_files(run)):
-        with blame(StoreError, f"{part} cannot be read"):
-            for batch in scan(part, batch_rows=_BATCH_ROWS):
-                yield from (_plain(row) for row in batch.to_pylist())
+    entries: Iterator[Json] = (_plain(row) for row in rows(directory))
+    return exported(write_json_lines(output, entries, nothing=nothing), {})
 
 
 def _plain(value: Any) -> Any:

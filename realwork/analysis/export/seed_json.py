@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from realwork.analysis.attempts import Attempt, Results, attempts
+from realwork.analysis.export.files import Exported, exported
+from realwork.analysis.export.rollouts import EARLIER
 from realwork.analysis.stats import mean
 from realwork.dataset.durable import durable_file
 from realwork.dataset.read import trajectories
@@ -34,18 +36,23 @@ from realwork.types import (
 Json = dict[str, Any]
 
 
-def export_json(directory: Path, output: Path) -> None:
+def export_json(directory: Path, output: Path) -> Exported:
     """Write the trajectories of `directory` to `output`, and their numbers beside it with the suffix `.stats.json`.
 
     Raises:
         InputError: there is no run, or `output` is no place for a file.
         StoreError: a part cannot be read, or a file cannot be written.
     """
-    results = Results(attempt for attempt, _ in attempts(directory)).by_environment()
+    found, seen = Results(), 0
+    for attempt, _ in attempts(directory):
+        found.add(attempt)
+        seen += 1
+    results = found.by_environment()
     chosen = {rollout.trajectory_id for rollouts in results.values() for rollout in rollouts}
     entries = (entry(trajectory) for trajectory in trajectories(directory) if trajectory.spec.trajectory_id in chosen)
     _write(output, _list(entries))
     _write(output.with_suffix(".stats.json"), [_dump(totals(results), indent=2)])
+    return exported(len(chosen), {EARLIER: seen - len(chosen)})
 
 
 def entry(trajectory: Trajectory) -> Json:
