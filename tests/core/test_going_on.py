@@ -8,7 +8,7 @@ from realwork.dataset.summaries import summarize
 from realwork.errors import SandboxLost
 from realwork.model.scripted import ScriptedModel
 from realwork.plugins.hooks import NoHooks
-from realwork.record import failed_rollout, with_steps
+from realwork.record import cut_off_rollout, failed_rollout, with_steps
 from realwork.rollout import run_rollout
 from realwork.types import Resumption
 
@@ -132,6 +132,19 @@ def test_a_lost_process_leaves_a_row_that_offers_its_last_snapshot():
     summary = summarize(lost)
     assert (lost.fork_step, lost.parent_trajectory_id) == (4, "r:e:0:0")
     assert summary.resumption.fork_step == len(handed[-1].steps) == 6
+
+
+@pytest.mark.parametrize("environment_id", ["e", "dropped"])
+def test_an_attempt_that_was_cut_off_keeps_what_it_said_of_itself(environment_id):
+    _, _, handed = go_on(lost_after(5))
+    spec = handed[-1].spec.model_copy(update={"environment_id": environment_id})
+    unfinished = handed[-1].model_copy(update={"spec": spec, "docker_image": "as it was", "sampling_params": "[1]"})
+    lost = cut_off_rollout(spec, settings(), unfinished)
+    assert (lost.docker_image, lost.sampling_params, len(lost.steps)) == ("as it was", "[1]", 6)
+    nothing = cut_off_rollout(spec, settings(), None)
+    for record in (lost, nothing):
+        assert (record.spec, record.status, record.failure_cause, record.reward) == (spec, "failed", "node", None)
+        assert record.ended_at >= record.started_at
 
 
 def test_the_logs_of_earlier_background_commands_are_not_written_over():

@@ -37,8 +37,13 @@ def test_a_run_goes_to_object_storage_and_is_complete_when_it_is_started_again(t
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another-node"))
         stats = realwork("stats", "--json", "s3://bucket/runs/r", cwd=tmp_path)
         shown = realwork("show", "s3://bucket/runs", cwd=tmp_path)
-        compacted = realwork("compact", "s3://bucket/runs/r", cwd=tmp_path)
+        checked = realwork("check", file, "--sandbox", "local", cwd=tmp_path)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        files.delete_file("bucket/runs/r/trajectories/part-000001.parquet")  # as if it had not come there
         again = realwork("run", file, "--resume", "s3://bucket/runs/r", "--sandbox", "local", cwd=tmp_path)
+        completed = package.read("s3://bucket/runs").count_rows()
+        compacted = realwork("compact", "s3://bucket/runs", cwd=tmp_path)
+        unknown_run = realwork("compact", "s3://bucket/elsewhere", cwd=tmp_path)
         unknown = realwork("run", file, "--resume", "s3://bucket/runs/unknown", cwd=tmp_path)
     finally:
         server.stop()
@@ -46,9 +51,12 @@ def test_a_run_goes_to_object_storage_and_is_complete_when_it_is_started_again(t
     assert played.returncode == 0, played.stderr
     assert "Parquet: s3://bucket/runs/r/trajectories" in played.stdout
     assert (unknown.returncode, "it has no run.json" in unknown.stderr) == (2, True), unknown.stderr
+    assert (unknown_run.returncode, "holds no run" in unknown_run.stderr) == (2, True), unknown_run.stderr
     assert sorted(row["trajectory_id"] for row in found) == ["r:e:0:0", "r:e:1:0"]
     assert {row["reward"] for row in found} == {1.0}
-    assert (again.returncode, "nothing is missing" in again.stderr) == (0, True), again.stderr
+    assert (again.returncode, "s3://bucket/runs/r is complete: nothing" in again.stderr) == (0, True), again.stderr
+    assert completed == 2
+    assert checked.returncode == 0, checked.stderr
     assert json.loads(stats.stdout)["total"]["graded"] == 2, stats.stderr
     assert "r:e:1:0" in shown.stdout, shown.stderr
-    assert compacted.stdout.startswith("s3://bucket/runs/r: "), compacted.stderr
+    assert compacted.stdout == "s3://bucket/runs/r: 1 parts before, 1 now\n", compacted.stderr
