@@ -1,4 +1,5 @@
-"""Every episode ends at most 30 s after its deadline, whatever model, container and engine do (I8)."""
+"""Every episode ends at most 30 s after its deadline, whatever model, container and engine do (I8); nothing is dropped
+while the store stands still, and nothing piles up (I10)."""
 
 import asyncio
 import os
@@ -26,6 +27,7 @@ from tests.endpoint import DONE, Endpoint, by_turn, run
 from tests.sandbox.owners import descendants, wait_until
 
 DEADLINE_S = 5.0
+STANDSTILL_S = 10.0
 OVERRUN_S = 30.0
 SLEEP = (ScriptedReply(tool_calls=(ScriptedCall(name="execute_command", arguments={"command": "sleep 60"}),)),)
 
@@ -163,6 +165,47 @@ def test_a_store_that_stands_still_holds_the_row_and_not_the_container(engine, t
             said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert [(row["success"], row["attempt"]) for row in rows(tmp_path / "out" / run_id)] == [(True, 0)]
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_while_a_store_stands_still_each_slot_waits_with_its_row_and_nothing_is_lost(tmp_path):
+    with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
+        file = run_file(
+            tmp_path,
+            endpoint.base_url,
+            rollout_config={"max_parallel_rollouts": 3},
+            episode_control_config={"max_episodes": 12, "safety_limit": 12},
+        )
+        begun = lambda: sum(len(request["messages"]) == 2 for request in endpoint.requests)  # noqa: E731
+        with running("run", file, "--run-id", "still", "--sandbox", "local", cwd=tmp_path) as process:
+            wait_until(lambda: begun() >= 4, 120, "the fourth rollout")
+            (store,) = [pid for pid in processes() if is_store_of(pid, tmp_path)]
+            os.kill(store, signal.SIGSTOP)
+            at_stop = begun()
+            time.sleep(STANDSTILL_S)
+            meanwhile = begun()
+            assert process.poll() is None
+            os.kill(store, signal.SIGCONT)
+            said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert meanwhile <= at_stop + 3
+    assert meanwhile < 12
+    found = rows(tmp_path / "out" / "still")
+    assert sorted(row["sample_index"] for row in found) == list(range(12))
+    assert {(row["success"], row["attempt"]) for row in found} == {(True, 0)}
+
+
+def processes():
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+
+
+def is_store_of(pid, folder):
+    """Whether a process is the store of a run whose output is in `folder`."""
+    if not is_store(pid):
+        return False
+    with suppress(OSError):
+        return any(str(folder) in str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir())
+    return False
 
 
 def is_store(pid):
