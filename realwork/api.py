@@ -5,7 +5,7 @@ import signal
 
 from realwork.distributed.driver import Driver
 from realwork.distributed.result import Observer, RunResult
-from realwork.opening import SilentObserver, opened
+from realwork.opening import SilentObserver, Where, opened
 from realwork.runfile import RunFile
 from realwork.sweeping import sweep
 
@@ -18,6 +18,7 @@ def run(
     *,
     run_id: str | None = None,
     address: str | None = None,
+    local: bool = False,
     takes_changes: bool = False,
     observer: Observer | None = None,
 ) -> RunResult:
@@ -29,13 +30,16 @@ def run(
 
     Args:
         address: of the Ray cluster to join; null starts a local Ray for the length of the run.
+        local: play everything in this process, plugins included, without Ray: for a debugger, a notebook, a test.
+            Rollouts wait for each other's Python code, and a plugin that hangs or ends the process does so here.
         takes_changes: go on with a run file that has changed since the run was begun.
 
     Raises:
         InputError: something that the run needs is missing; nothing was started.
     """
     observer = observer or SilentObserver()
-    with opened(run_file, run_id=run_id, address=address, takes_changes=takes_changes, observer=observer) as driver:
+    where = Where(address, is_local=local)
+    with opened(run_file, run_id=run_id, where=where, takes_changes=takes_changes, observer=observer) as driver:
         if isinstance(driver, RunResult):
             return driver
         result = asyncio.run(_interruptible(driver, observer))

@@ -84,6 +84,7 @@ def _api_roots(value: Any) -> str | list[str]:
 
 
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_S)]
+Amount = Annotated[float, Field(ge=0, le=LARGEST_COUNT, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0, le=LARGEST_COUNT)]
 CountOrZero = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 Text = Annotated[str, AfterValidator(_not_blank), AfterValidator(_no_nul)]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from realwork import __version__
 from realwork.config import RunConfig, is_url
@@ -18,8 +18,18 @@ from realwork.dataset.earlier import earlier_summaries, seal_left, settle_cut_of
 from realwork.dataset.mirror import Mirror, url_of_run, working_copy
 from realwork.dataset.run_directory import check_writable, held, is_run_directory, open_run
 from realwork.dataset.version import SCHEMA_VERSION
-from realwork.distributed.cluster import Node, connected, is_connected, nodes, on_every_node, slots_that_fit
+from realwork.distributed.cluster import (
+    Node,
+    connected,
+    is_connected,
+    nodes,
+    on_every_node,
+    plugin_problems,
+    slots_that_fit,
+    this_machine,
+)
 from realwork.distributed.driver import Driver
+from realwork.distributed.hosts import LocalHost, RayHost
 from realwork.distributed.result import Observer, RunResult, finished_result
 from realwork.distributed.slot import rollout_memory_mib
 from realwork.errors import InputError
@@ -34,6 +44,13 @@ from realwork.settings import given_key, shared_settings
 from realwork.types import RolloutSpec, RolloutSummary
 
 _LOG = logging.getLogger(__name__)
+
+
+class Where(NamedTuple):
+    """Where a run is played: on the Ray cluster at `address`, null for a local Ray; or in this process without Ray."""
+
+    address: str | None = None
+    is_local: bool = False
 
 
 class SilentObserver:
@@ -62,7 +79,7 @@ def new_run_id() -> str:
 
 @contextmanager
 def opened(
-    run_file: RunFile, *, run_id: str | None, address: str | None, takes_changes: bool, observer: Observer
+    run_file: RunFile, *, run_id: str | None, where: Where, takes_changes: bool, observer: Observer
 ) -> Iterator[Driver | RunResult]:
     """A driver for what is missing of the run, or the result of a run of which nothing is; Ray, for the block.
 
@@ -86,17 +103,20 @@ def opened(
                 observer.note(f"{url or directory} is complete: nothing is missing.")
                 yield finished_result(schedule, run_id=run_id, directory=directory)
                 return
-        joins = address is not None or is_connected()
+        joins = not where.is_local and (where.address is not None or is_connected())
         settings = _checked_settings(run_file, observer.note, joins=joins)
-        observer.doing("Joining the Ray cluster" if joins else "Starting a local Ray, which takes seconds")
-        with connected(address):
-            slots = _slots(settings.config, run_file, observer.note, is_joined=joins)
-            _note_shortcomings(settings.config, observer.doing, nodes() if joins else None)
+        if not where.is_local:
+            observer.doing("Joining the Ray cluster" if joins else "Starting a local Ray, which takes seconds")
+        with nullcontext() if where.is_local else connected(where.address):
+            found = [this_machine()] if where.is_local else nodes()
+            slots = _slots(settings, run_file, observer.note, found, is_joined=joins)
+            _note_shortcomings(settings.config, observer.doing, found if joins else None)
             open_run(directory, run_json, takes_changes=takes_changes)
             with mirror.marked() if mirror is not None else nullcontext():
                 settle_cut_off(directory, lambda spec, unfinished: cut_off_rollout(spec, settings, unfinished))
                 schedule, used = _plan(run_file, run_id, directory)
                 yield Driver(
+                    LocalHost() if where.is_local else RayHost(),
                     settings,
                     schedule,
                     used,
@@ -139,7 +159,7 @@ def check_run(run_file: RunFile, *, address: str | None = None, on_progress: Cal
         Mirror(working_copy(output), output).check()
     if address is not None:
         with connected(address):
-            _slots(settings.config, run_file, on_progress, is_joined=True)
+            _slots(settings, run_file, on_progress, nodes(), is_joined=True)
             _note_shortcomings(settings.config, on_progress, nodes())
 
 
@@ -194,9 +214,16 @@ def _checked_settings(run_file: RunFile, note: Callable[[str], None], *, joins: 
     return settings
 
 
-def _slots(config: RunConfig, run_file: RunFile, note: Callable[[str], None], *, is_joined: bool) -> int:
-    """How many rollouts run at once: as many as are wanted and fit on the nodes that can play them."""
-    found = nodes()
+def _slots(
+    settings: RolloutSettings, run_file: RunFile, note: Callable[[str], None], found: list[Node], *, is_joined: bool
+) -> int:
+    """How many rollouts run at once: as many as are wanted and fit on the nodes of `found` that can play them.
+
+    Raises:
+        InputError: none does, or a plugin wants more than any node has.
+    """
+    config = settings.config
+    _raise_problems(run_file, plugin_problems(settings.plugins, found))
     if is_joined:
         problems = on_every_node(engine_problems, engine_needs(config), found)
         for node_id, more in on_every_node(key_problems, run_file.key, found).items():

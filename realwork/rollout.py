@@ -26,6 +26,8 @@ from realwork.snapshots import Snapshots
 from realwork.types import RolloutSpec, Snapshot, TerminatedReason, Trajectory
 
 OVERTIME_S = 30.0
+LONGEST_CHANGE = 3.0
+"""So many times as long as the run file allows may plugins make an attempt."""
 PREPARE_S = 600.0
 """For copying folders in and committing an image, or waiting until somebody else has done so."""
 OnSteps = Callable[[Trajectory], Awaitable[None]]
@@ -75,6 +77,22 @@ def longest_s(config: RunConfig, environment: EnvironmentConfig) -> float:
     init_s = timeouts.global_timeout * len(environment.init_commands)
     tests_s = timeouts.test_timeout * (len(environment.unit_tests) + 2)
     return 2 * init_s + timeouts.global_timeout + tests_s + longest_hooks_s(config) + TRANSFER_S + 4 * OVERTIME_S
+
+
+def bound_s(config: RunConfig, environment: EnvironmentConfig) -> float:
+    """Seconds after which an attempt has ended, whatever plugins make of its environment."""
+    return LONGEST_CHANGE * longest_s(config, environment) + PREPARE_S + OVERTIME_S
+
+
+def _refusal(config: RunConfig, before: EnvironmentConfig, changed: EnvironmentConfig) -> str | None:
+    """Why a rollout of `before` cannot be played as `changed`, null if it can."""
+    most_mib = max(config.limits(each).memory_mib for each in config.environments)
+    if config.limits(changed).memory_mib > most_mib:
+        return f"the environment was not changed: memory_mib must be at most {most_mib}, which a rollout reserves"
+    longest = LONGEST_CHANGE * longest_s(config, before)
+    if longest_s(config, changed) > longest:
+        return f"the environment was not changed: its times allow an attempt of more than {longest:.0f} s"
+    return None
 
 
 async def run_rollout(
@@ -148,7 +166,8 @@ class _Attempt:
         Raises:
             EpisodeError: our machinery failed.
         """
-        environment = self._record.environment = await self._hooks.modify(self._record.environment)
+        refuse = partial(_refusal, self._config, self._record.environment)
+        environment = self._record.environment = await self._hooks.modify(self._record.environment, refuse)
         with self._timed("image_s"):
             await self._backends.prepare(self._spec, environment)
             await self._take_up()

@@ -17,7 +17,7 @@ from realwork.distributed.driver import Driver
 from realwork.distributed.result import Observer, RunResult
 from realwork.distributed.source import TableSource
 from realwork.errors import RunAborted, StoreError
-from realwork.opening import SilentObserver, opened
+from realwork.opening import SilentObserver, Where, opened
 from realwork.runfile import RunFile, load_run_file
 from realwork.schedule import EnvironmentProgress
 from realwork.sweeping import sweep
@@ -128,7 +128,7 @@ def _cut(playing: Future[None], begun: Future[Any], found: queue.Queue[Any]) -> 
 async def _stream(
     run_file: RunFile, groups: bool, run_id: str | None, address: str | None, finished: "_Finished"
 ) -> AsyncGenerator[Any, None]:
-    with opened(run_file, run_id=run_id, address=address, takes_changes=False, observer=finished) as driver:
+    with opened(run_file, run_id=run_id, where=Where(address), takes_changes=False, observer=finished) as driver:
         if isinstance(driver, RunResult):
             return
         if groups:

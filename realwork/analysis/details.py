@@ -7,7 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from realwork.dataset.read import batches
+from realwork.analysis.plugin_use import PluginUse
+from realwork.dataset.read import batches, run_directories
+from realwork.dataset.run_directory import plugins_said
 
 _STEP = "steps.list.element"
 _CALL = f"{_STEP}.tool_results.list.element"
@@ -26,21 +28,21 @@ class Details:
         calls: tool calls by status.
         decisions: tool calls that plugins looked at, by what they decided.
         cached_tokens: prompt tokens that came from the endpoint's cache, null where it told of none.
-        plugins: by plugin, sums of the numbers that it said by their name, and its `errors`.
+        plugins: calls of plugins by their name.
     """
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.decisions: Counter[str] = Counter()
         self.cached_tokens: int | None = None
-        self.plugins: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.plugins: defaultdict[str, PluginUse] = defaultdict(PluginUse)
 
     def add(self, other: "Details") -> None:
         """Take those of `other` into the sums."""
         self.calls += other.calls
         self.decisions += other.decisions
         for name, said in other.plugins.items():
-            self.plugins[name].update(said)
+            self.plugins[name].merge(said)
         if other.cached_tokens is not None:
             self.cached_tokens = (self.cached_tokens or 0) + other.cached_tokens
 
@@ -94,11 +96,19 @@ def _add_plugins(found: defaultdict[str, Details], batch: pa.RecordBatch) -> Non
     for name, text in zip(names, texts, strict=True):
         if text != "{}":
             for plugin, said in json.loads(text).items():
-                found[name].plugins[plugin].update(_numbers(said))
+                if isinstance(said, dict):
+                    found[name].plugins[plugin].add(said)
 
 
-def _numbers(said: object) -> dict[str, float]:
-    if not isinstance(said, dict):
-        return {}
-    numbers = {key: value for key, value in said.items() if type(value) in (int, float)}
-    return numbers | ({"errors": 1} if said.get("error") else {})
+def run_plugins(directory: Path) -> dict[str, PluginUse]:
+    """The calls of plugins between rollouts, which stand in no row, over all runs there.
+
+    Raises:
+        InputError: there is no run.
+    """
+    found: defaultdict[str, PluginUse] = defaultdict(PluginUse)
+    for run in run_directories(directory):
+        for start in plugins_said(run):
+            for name, said in start.items():
+                found[name].add(said)
+    return found

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from realwork.analysis.attempts import Attempt, Results, attempts
-from realwork.analysis.details import Details, details
+from realwork.analysis.details import Details, details, run_plugins
 from realwork.analysis.planned import planned_rollouts
+from realwork.analysis.plugin_use import PluginStats
 from realwork.types import Record, Timing
 
 
@@ -33,7 +34,7 @@ class Stats(Record):
         action_efficiency: tool calls that did what they were to do over all tool calls, of all attempts.
         tool_calls: of all attempts by status.
         decisions: tool calls that plugins looked at, by what they decided.
-        plugins: by plugin, the sums of the numbers that it said, and its errors.
+        plugins: calls of plugins by their name; of all environments together: those between rollouts, too.
         prompt_tokens, completion_tokens, cost_usd, timing: sums over all attempts.
         cached_tokens: prompt tokens from the endpoint's cache, as far as it told.
         failures: rollouts never graded, by cause.
@@ -62,7 +63,7 @@ class Stats(Record):
     action_efficiency: float | None
     tool_calls: dict[str, int]
     decisions: dict[str, int]
-    plugins: dict[str, dict[str, float]]
+    plugins: dict[str, PluginStats]
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int | None
@@ -104,6 +105,8 @@ def stats(directory: Path) -> RunStats:
     whole = Details()
     for each in found.values():
         whole.add(each)
+    for name, use in run_plugins(directory).items():
+        whole.plugins[name].merge(use)
     total = _stats(everything, _Spent.sum(spent.values()), whole, planned.total() if planned else None, curve)
     return RunStats(total=total, environments=environments)
 
@@ -183,7 +186,7 @@ def _stats(
         action_efficiency=inside.calls["ok"] / calls if calls else None,
         tool_calls=_counts(inside.calls),
         decisions=_counts(inside.decisions),
-        plugins={name: dict(sorted(said.items())) for name, said in sorted(inside.plugins.items())},
+        plugins={name: use.stats() for name, use in sorted(inside.plugins.items())},
         prompt_tokens=spent.prompt_tokens,
         completion_tokens=spent.completion_tokens,
         cached_tokens=inside.cached_tokens,

@@ -113,6 +113,30 @@ def store(
     results.print("\n".join(lines), markup=False)
 
 
+@app.command()
+def plugins(
+    steps: Annotated[int, typer.Option(min=1, help="Steps with each number of plugins, in each round.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """What plugins that do nothing add to a step, beside a bare call of a Ray task."""
+    from realwork.bench.plugins import bench_plugins
+
+    measured = bench_plugins(steps=steps)
+    if as_json:
+        typer.echo(measured.model_dump_json(indent=2))
+        return
+    lines = ["plugins   watching   at the end   filtering     (ms a step)"]
+    lines += [
+        f"{count:7} {measured.watching_ms[count]:10.2f} {measured.settling_ms[count]:12.2f} "
+        f"{measured.filtering_ms[count]:11.2f}"
+        for count in measured.watching_ms
+    ]
+    bare = measured.bare_call_ms
+    each = measured.filtering_ms[1] / bare
+    lines.append(f"a bare call of a Ray task takes {bare:.2f} ms; one filtering plugin {each:.2f} times that")
+    results.print("\n".join(lines), markup=False)
+
+
 def _say(line: str) -> None:
     errors.print(line, markup=False)
 

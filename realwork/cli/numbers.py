@@ -9,6 +9,7 @@ from realwork.cli.console import number, results, seconds, table
 from realwork.cli.inspection import Directory
 
 if TYPE_CHECKING:
+    from realwork.analysis.plugin_use import PluginStats
     from realwork.analysis.stats import Stats
 
 SHOWN_ENVIRONMENTS = 50
@@ -81,7 +82,7 @@ def _lines(total: "Stats") -> list[str]:
         "Prompt tokens from the endpoint's cache": _cached(total),
         "Where the time went": ", ".join(f"{name} {said}" for name, said in share.items()),
     }
-    found |= {f"Plugin {name}": _sums(said) for name, said in total.plugins.items()}
+    found |= {f"Plugin {name}": _plugin(use) for name, use in total.plugins.items()}
     return [f"{name}: {said}" for name, said in found.items() if said]
 
 
@@ -109,5 +110,9 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(shown) + (f" and {len(counts) - SHOWN_NAMES} more" if len(counts) > SHOWN_NAMES else "")
 
 
-def _sums(said: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in [*said.items()][:SHOWN_NAMES])
+def _plugin(use: "PluginStats") -> str:
+    failed = f", {use.errors} failed" if use.errors else ""
+    if use.mean_s is None:
+        return f"{use.calls} calls{failed}"
+    p95 = f", 95% within {use.p95_s * 1000:.1f} ms" if use.p95_s is not None else ""
+    return f"{use.calls} calls{failed}, mean {use.mean_s * 1000:.1f} ms{p95}"

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from realwork.config.environments import EnvironmentConfig, GradingConfig, TimeoutConfig
 from realwork.config.llm import LlmConfig
-from realwork.fields import Count, Line, Seconds, Section, Text
+from realwork.fields import Amount, Count, Line, Seconds, Section, Text
 from realwork.limits import SandboxLimits
 
 DUPLICATE_IDS = "duplicate_ids"
@@ -91,6 +91,14 @@ class PluginEntry(Section):
     """Higher comes first."""
     timeout: Seconds = 30.0
     """Seconds one call may take."""
+    num_cpus: Amount = 0.25
+    """CPUs that Ray reserves for a call; 0 for one that only waits for others, such as a judge."""
+    num_gpus: Amount = 0.0
+    """GPUs likewise."""
+    resources: dict[Line, Amount] = {}
+    """Other resources of Ray likewise; `{"node:10.0.0.5": 0.001}` binds the calls to that node."""
+    environment_variables: Annotated[dict[str, str], Field(repr=False)] = {}
+    """Set while its code is loaded and called."""
     critical: bool = False
     """Whether a failure of the plugin fails the rollout."""
 

@@ -26,7 +26,15 @@ from realwork.config import split_url
 from realwork.dataset.durable import durable_file
 from realwork.dataset.objects import Objects
 from realwork.dataset.parts import FOLDER, SAMPLES_FOLDER, part_number
-from realwork.dataset.run_directory import COPY_PREFIX, LOCK_FILE, RUN_FILE, host_of, said_holder
+from realwork.dataset.run_directory import (
+    CARD_FILE,
+    COPY_PREFIX,
+    LOCK_FILE,
+    PLUGINS_FILE,
+    RUN_FILE,
+    host_of,
+    said_holder,
+)
 from realwork.dataset.sealing import ENDING_S, ledgers
 from realwork.dataset.shards import WHOLE, Shard
 from realwork.dataset.side_files import SIDE_FOLDER
@@ -38,12 +46,12 @@ _PROBE = ".realwork-could-write"
 _MARK = ".realwork-played-by"
 _COPY = ".realwork-copy"
 """Here: the name of this working copy, once it was played; there: the name of the one that was played last."""
-CHANGING = (RUN_FILE, "README.md")
+CHANGING = (RUN_FILE, CARD_FILE, PLUGINS_FILE)
 _COPY_SHARE = 0.05
 """Most of the time that goes into copies of a ledger, which take longer the longer the run is."""
 _KEPT = ("run-*.json", f"{SIDE_FOLDER}/*", f"{SAMPLES_FOLDER}/part-*.parquet", f"{FOLDER}/part-*.parquet")
 """In the order in which they go there: a part comes after what belongs to it."""
-_NAMES = r"(run(-\d+)?\.json|README\.md|side/[0-9a-f]{64}|(samples|trajectories)/part-\d+\.parquet)"
+_NAMES = r"(run(-\d+)?\.json|plugins\.json|README\.md|side/[0-9a-f]{64}|(samples|trajectories)/part-\d+\.parquet)"
 READ_NAMES = re.compile(rf"([^/]*[^/.][^/]*/)?{_NAMES}")
 """Names of objects of a run, or of the runs in a folder, that somebody needs who reads them."""
 _RUN_NAMES = re.compile(rf"{_NAMES}|ledger(-\d+)?\.sqlite")

@@ -20,11 +20,12 @@ from typing import Any, TextIO
 from realwork.dataset.durable import durable_file, half_written
 from realwork.dataset.parts import FOLDER, SAMPLES_FOLDER, part_files
 from realwork.dataset.side_files import SIDE_FOLDER
-from realwork.errors import InputError, InUse
+from realwork.errors import InputError, InUse, StoreError, blame
 from realwork.text import shorten
 
 RUN_FILE = "run.json"
 CARD_FILE = "README.md"
+PLUGINS_FILE = "plugins.json"
 LOCK_FILE = ".driver.lock"
 COPY_PREFIX = ".copy-"
 """Of directories in which a copy of a ledger is made."""
@@ -113,6 +114,25 @@ def write_card(directory: Path) -> None:
     """
     samples = _SAMPLES_CONFIG if part_files(directory, SAMPLES_FOLDER) else ""
     _write(directory / CARD_FILE, _CONFIGS + samples + _CARD)
+
+
+def note_plugins(directory: Path, said: dict[str, Any]) -> None:
+    """Add what a start of the run says of the plugins that were called between its rollouts.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    with blame(StoreError, f"{directory / PLUGINS_FILE} could not be written"):
+        _write(directory / PLUGINS_FILE, json.dumps([*plugins_said(directory), said], indent=1) + "\n")
+
+
+def plugins_said(directory: Path) -> list[dict[str, dict[str, Any]]]:
+    """What each start of the run has said of the plugins that were called between its rollouts."""
+    try:
+        said: list[dict[str, dict[str, Any]]] = json.loads((directory / PLUGINS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return said
 
 
 def check_writable(directory: Path) -> None:

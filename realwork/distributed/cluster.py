@@ -2,9 +2,10 @@
 
 import logging
 import os
+import platform
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from ray.exceptions import AuthenticationError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from realwork.errors import InputError
+from realwork.plugins.panel import PackedPlugin
 from realwork.types import Record
 
 LOCAL_OBJECT_STORE_MIB = 512
@@ -36,12 +38,13 @@ os.register_at_fork(after_in_child=_leave_group)
 
 
 class Node(Record):
-    """A living node; `memory_mib` and `cpus` are what Ray may give away of it."""
+    """A living node; `memory_mib`, `cpus` and `resources`, those by their names, are what Ray may give away of it."""
 
     node_id: str
     name: str
     memory_mib: int = Field(ge=0)
     cpus: float
+    resources: dict[str, float] = {}
 
 
 @contextmanager
@@ -84,6 +87,12 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+def this_node() -> str:
+    """Ray's id of the node that this process is on; its name where there is no Ray."""
+    node_id: str = ray.get_runtime_context().get_node_id() if is_connected() else platform.node()
+    return node_id
+
+
 def is_connected() -> bool:
     """Whether this process has joined a cluster already."""
     connected: bool = ray.is_initialized()
@@ -113,6 +122,12 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_TIMEOUT_S).close()
 
 
+def this_machine() -> Node:
+    """This machine as a node, where there is no Ray."""
+    memory_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    return Node(node_id=this_node(), name=platform.node(), memory_mib=memory_mib, cpus=os.cpu_count() or 1)
+
+
 def nodes() -> list[Node]:
     """The living nodes of the cluster that we are connected to."""
     return [
@@ -121,6 +136,7 @@ def nodes() -> list[Node]:
             name=node["NodeManagerHostname"],
             memory_mib=int(node["Resources"].get("memory", 0)) >> 20,
             cpus=node["Resources"].get("CPU", 0.0),
+            resources=node["Resources"],
         )
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
@@ -142,6 +158,23 @@ def slots_that_fit(found: list[Node], *, memory_mib: int, cpus: float) -> int:
         f"sandbox_config: one rollout needs {memory_mib} MiB of memory and {cpus:g} CPUs, but no node has more than "
         f"{largest} MiB and {most_cpus:g} CPUs. Lower memory_mib or cpus, or add a larger node."
     )
+
+
+def plugin_problems(plugins: Sequence[PackedPlugin], found: list[Node]) -> list[str]:
+    """Which of `plugins` no node of Ray's can ever call, with what it wants; where there is no Ray, all can be."""
+    problems = []
+    for plugin in plugins:
+        options = plugin.options
+        wanted = {"CPU": options.get("num_cpus", 0), "GPU": options.get("num_gpus", 0), **options.get("resources", {})}
+        wanted = {name: amount for name, amount in wanted.items() if amount}
+        if not plugin.builtin and not any(_has(node, wanted) for node in found):
+            asked = ", ".join(f"{name} {amount:g}" for name, amount in wanted.items())
+            problems.append(f"plugin {plugin.name}: no node has what a call of it reserves: {asked}")
+    return problems
+
+
+def _has(node: Node, wanted: Mapping[str, float]) -> bool:
+    return not node.resources or all(node.resources.get(name, 0.0) >= amount for name, amount in wanted.items())
 
 
 def on_every_node(examine: Callable[[T], list[str]], what: T, found: list[Node]) -> dict[str, list[str]]:

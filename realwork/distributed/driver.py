@@ -13,17 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.exceptions import RayError
 
+from realwork.dataset.run_directory import note_plugins
 from realwork.distributed.answers import answer
 from realwork.distributed.gate import FIRST_PAUSE_S, OPTIONS, GateActor, Pause, watch_pauses
 from realwork.distributed.hooks import RayCalls
+from realwork.distributed.hosts import Host
 from realwork.distributed.result import Notices, Observer, RunResult
 from realwork.distributed.slot import STORE_WAIT_S, STORE_WAIT_STOPPING_S, Slot
-from realwork.distributed.store_actor import here, start_stores
+from realwork.distributed.store_actor import start_stores
 from realwork.distributed.stores import Stores
-from realwork.errors import PluginError, RealworkError
+from realwork.errors import PluginError, RealworkError, StoreError
 from realwork.model.budget import Budget, Used, has_limit
 from realwork.plugins.managing import Decision, RunPlugins
 from realwork.record import RolloutSettings
@@ -40,7 +41,7 @@ BAD_REQUESTS = 5
 
 
 class Driver:
-    """One run on the Ray that this process is connected to.
+    """One run, whose actors are where `host` has them.
 
     Attributes:
         run_id: of the run.
@@ -50,6 +51,7 @@ class Driver:
 
     def __init__(
         self,
+        host: Host,
         settings: RolloutSettings,
         schedule: Schedule,
         used: Used,
@@ -61,6 +63,7 @@ class Driver:
         slots: int,
         observer: Observer,
     ) -> None:
+        self._host = host
         self._settings = settings
         self._schedule = schedule
         self._used = used
@@ -70,7 +73,7 @@ class Driver:
         self._url = url
         self._slots = slots
         self._observer = observer
-        self._plugins = RunPlugins(settings.plugins, settings.config, RayCalls())
+        self._plugins = RunPlugins(settings.plugins, settings.config, host.calls or RayCalls())
         self._timeout_multipliers: dict[str, float] = {}
         self._failures: Counter[str] = Counter()
         self._recorded = self._bad_requests = 0
@@ -88,10 +91,10 @@ class Driver:
     async def run(self) -> RunResult:
         """Play every rollout of the schedule."""
         wanted = self._settings.config.rollout_config.store_shards
-        stores = self.stores = start_stores(self.directory, self._url, wanted=wanted, slots=self._slots)
+        stores = self.stores = start_stores(self._host, self.directory, self._url, wanted=wanted, slots=self._slots)
         gate = self._open_gate()
-        shared = ray.put(self._settings)
-        key = [ray.put(self._given_key.get_secret_value().encode())] if self._given_key else []
+        shared = self._host.share(self._settings)
+        key = [self._host.share(self._given_key.get_secret_value().encode())] if self._given_key else []
         progress = self._schedule.progress()
         slots = min(self._slots, sum(each.waiting for each in progress))
         self._observer.started(self._url or str(self.directory), progress, slots)
@@ -101,19 +104,28 @@ class Driver:
             async with asyncio.TaskGroup() as tasks:
                 planned = tasks.create_task(self._plan(stores))
                 for _ in range(slots):
-                    slot = Slot(self._settings, shared, stores, gate, key)
+                    slot = Slot(self._host, self._settings, shared, stores, gate, key)
                     tasks.create_task(self._keep_busy(slot, planned))
             await self._close(stores)
         finally:
             self.stores = None
-            stores.kill()
+            stores.kill(self._host)
             if watching is not None:
                 watching.cancel()
-                ray.kill(gate)
+                self._host.kill(gate)
+            await self._host.close()
         if not self._interrupted:
             for name, error in (await self._plugins.end()).items():
                 self._observer.note(f"plugin {name}: {error}")
+        self._note_plugins()
         return self._result()
+
+    def _note_plugins(self) -> None:
+        if said := self._plugins.data():
+            try:
+                note_plugins(self.directory, said)
+            except StoreError as error:
+                self._observer.note(f"{error}")
 
     def _open_gate(self) -> Any:
         """The gate of the run's endpoint, null where none is asked; spent budgets of an earlier start hold at once."""
@@ -122,7 +134,7 @@ class Driver:
             return None
         self._withhold(Budget(llm, self._used).spent())
         told = llm.model_copy(update={"headers": {}, "extra_body": {}})  # Ray keeps what it is made with
-        return ray.remote(GateActor).options(**OPTIONS, **here()).remote(told, self._used)
+        return self._host.start(GateActor, told, self._used, is_here=True, **OPTIONS)
 
     async def _watch(self, gate: Any) -> None:
         """Tell of pauses, and begin no further environment once a budget is used up."""

@@ -7,8 +7,9 @@ without harm; realwork's own plugins run where they are asked, which costs no ta
 import asyncio
 import pickle
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -17,14 +18,12 @@ from ray.exceptions import RayError, WorkerCrashedError
 
 from realwork.errors import InputError, PluginError, RealworkError, blame
 from realwork.plugins.base import BasePlugin
-from realwork.plugins.calls import Answer, HookCall, call_plugin, explain
+from realwork.plugins.calls import Answer, HookCall, call_plugin, explain, with_environment
 from realwork.plugins.dispatch import PluginHooks
 from realwork.plugins.hooks import Hooks, NoHooks
 from realwork.plugins.loading import LoadedPlugin
-from realwork.plugins.panel import PackedPlugin
+from realwork.plugins.panel import CallPlugin, PackedPlugin
 from realwork.types import RolloutSpec
-
-CPUS_PER_CALL = 0.25
 
 
 def pack(loaded: Sequence[LoadedPlugin]) -> tuple[PackedPlugin, ...]:
@@ -74,6 +73,8 @@ def _packed(loaded: LoadedPlugin) -> PackedPlugin:
         critical=loaded.entry.critical,
         idempotent=bool(plugin.idempotent),
         builtin=loaded.builtin,
+        options={name: getattr(loaded.entry, name) for name in ("num_cpus", "num_gpus", "resources")},
+        environment_variables=loaded.entry.environment_variables,
         code=code,
     )
 
@@ -83,17 +84,20 @@ class RayCalls:
 
     def __init__(self) -> None:
         self._task: Any = ray.remote(call_packed)
-        self._builtins: dict[str, BasePlugin] = {}
+        self._tasks: dict[str, Any] = {}
+        self._codes: dict[str, Any] = {}
+        self._builtins = _Builtins()
 
     async def __call__(self, plugin: PackedPlugin, call: HookCall, state: bytes) -> Answer:
         """What `plugin` answers; a call that is cancelled ends, with its process."""
         if plugin.builtin:
-            if plugin.name not in self._builtins:
-                self._builtins[plugin.name] = pickle.loads(plugin.code)
-            return await call_plugin(self._builtins[plugin.name], call, state)
-        retries = 1 if plugin.idempotent else 0
-        task = self._task.options(num_cpus=CPUS_PER_CALL, max_retries=retries, name=f"plugin:{plugin.name}")
-        called = task.remote(plugin.code, call, state)
+            return await self._builtins(plugin, call, state)
+        if plugin.name not in self._tasks:
+            retries = 1 if plugin.idempotent else 0
+            options = plugin.options | {"max_retries": retries, "name": f"plugin:{plugin.name}"}
+            self._tasks[plugin.name] = self._task.options(**options)
+            self._codes[plugin.name] = ray.put((plugin.code, plugin.environment_variables))
+        called = self._tasks[plugin.name].remote(self._codes[plugin.name], call, state)
         try:
             answer: Answer = await called
         except asyncio.CancelledError:
@@ -106,16 +110,59 @@ class RayCalls:
         return answer
 
 
-def call_packed(code: bytes, call: HookCall, state: bytes) -> Answer:
-    """What the pickled plugin answers, called in this process."""
-    try:
-        with blame(PluginError, "it cannot be unpickled"):
-            plugin = pickle.loads(code)
-    except RealworkError as error:
-        return Answer(error=f"{call.hook}: {explain(error)}", state=state)
-    return asyncio.run(call_plugin(plugin, call, state))
+class LocalCalls:
+    """Makes the calls in this process, each in a thread of its own; a plugin that ends its process ends this one.
+
+    A call that is cancelled goes on where nobody sees it.
+    """
+
+    def __init__(self) -> None:
+        self._builtins = _Builtins()
+
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: bytes) -> Answer:
+        """What `plugin` answers."""
+        if plugin.builtin:
+            return await self._builtins(plugin, call, state)
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Answer] = loop.create_future()
+
+        def work() -> None:
+            answer = call_packed((plugin.code, plugin.environment_variables), call, state)
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(take, answer)
+
+        def take(answer: Answer) -> None:
+            if not answered.done():
+                answered.set_result(answer)
+
+        threading.Thread(target=work, daemon=True, name=f"plugin:{plugin.name}").start()
+        return await answered
 
 
-def rollout_hooks(plugins: Sequence[PackedPlugin], spec: RolloutSpec, calls: RayCalls) -> Hooks:
+class _Builtins:
+    """Calls realwork's own plugins where they are asked."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, BasePlugin] = {}
+
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: bytes) -> Answer:
+        if plugin.name not in self._loaded:
+            self._loaded[plugin.name] = pickle.loads(plugin.code)
+        return await call_plugin(self._loaded[plugin.name], call, state)
+
+
+def call_packed(packed: tuple[bytes, dict[str, str]], call: HookCall, state: bytes) -> Answer:
+    """What the plugin, pickled and with its environment variables, answers when it is called in this process."""
+    code, variables = packed
+    with with_environment(variables):
+        try:
+            with blame(PluginError, "it cannot be unpickled"):
+                plugin = pickle.loads(code)
+        except RealworkError as error:
+            return Answer(error=f"{call.hook}: {explain(error)}", state=state)
+        return asyncio.run(call_plugin(plugin, call, state))
+
+
+def rollout_hooks(plugins: Sequence[PackedPlugin], spec: RolloutSpec, calls: CallPlugin) -> Hooks:
     """The hooks of the rollout `spec`."""
     return PluginHooks(plugins, spec, calls) if plugins else NoHooks()

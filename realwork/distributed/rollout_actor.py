@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, TypeVar
 
-import ray
 from ray.exceptions import RayError
 
 from realwork.backends import open_backends
@@ -20,11 +19,13 @@ from realwork.config import EnvironmentConfig
 from realwork.dataset.ack import CommitAck
 from realwork.dataset.commits import make_commit, make_unfinished
 from realwork.distributed.answers import answer
+from realwork.distributed.cluster import this_node
 from realwork.distributed.gate import RayGate
 from realwork.distributed.hooks import RayCalls, rollout_hooks
 from realwork.distributed.stores import Stores
 from realwork.errors import Cancelled, NodeError, RealworkError, RunAborted
 from realwork.faultpoints import note_ack, pass_through
+from realwork.plugins.panel import CallPlugin
 from realwork.record import RolloutSettings, failed_rollout
 from realwork.rollout import Backends, run_rollout
 from realwork.secret import Secret
@@ -46,22 +47,24 @@ class RolloutActor:
         self._stopped = False
         self._opened = AsyncExitStack()
         self._backends: Backends
-        self._calls: RayCalls
+        self._calls: CallPlugin
 
-    async def setup(self, settings: RolloutSettings, stores: Stores, gate: Any, key: list[Any]) -> None:
+    async def setup(
+        self, settings: RolloutSettings, stores: Stores, gate: Any, key: list[Any], calls: CallPlugin | None = None
+    ) -> None:
         """Take what the rollouts of the run share; not in the constructor, whose arguments Ray keeps.
 
         `gate` is null where no endpoint is asked; `key` has the object of a key that was given, whose value no
-        argument holds.
+        argument holds; `calls` is null where plugins are called as Ray tasks.
 
         Raises:
             SandboxError: the engine of this node does not answer.
         """
         self._stores = stores
         self._settings = settings
-        self._calls = RayCalls()
+        self._calls = calls or RayCalls()
         passed = RayGate(gate, settings.config.llm_config) if gate is not None else None
-        given = Secret((await key[0]).decode()) if key else None
+        given = Secret((key[0] if isinstance(key[0], bytes) else await key[0]).decode()) if key else None
         backends = open_backends(settings, gate=passed, given_key=given)
         self._backends = await self._opened.enter_async_context(backends)
 
@@ -95,7 +98,7 @@ class RolloutActor:
         if self._settings is None:
             raise RunAborted("the actor was not set up")
         store = self._stores.of(spec)
-        store.begin.remote(spec, ray.get_runtime_context().get_node_id())
+        store.begin.remote(spec, this_node())
         prepared, image_s = self._prepare_s or (None, 0.0)
         playing = run_rollout(
             spec,
@@ -149,3 +152,7 @@ class RolloutActor:
         self._stopped = True
         if self._working is not None:
             self._working.cancel()
+
+    async def end(self) -> None:
+        """Close what `setup` has opened; a process that is killed needs no such call."""
+        await self._opened.aclose()

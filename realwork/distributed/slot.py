@@ -7,16 +7,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import ray
 from ray.exceptions import RayError
 
 from realwork.config import RunConfig
 from realwork.distributed.answers import answer
+from realwork.distributed.hosts import Host
 from realwork.distributed.rollout_actor import RolloutActor
 from realwork.distributed.stores import Stores
 from realwork.errors import Cancelled, EpisodeError, ImageError, NodeError, PrepareError, RealworkError
 from realwork.record import RolloutSettings, failed_rollout
-from realwork.rollout import OVERTIME_S, PREPARE_S, longest_s, preparation_s
+from realwork.rollout import OVERTIME_S, bound_s, preparation_s
 from realwork.types import RolloutSpec, RolloutSummary
 
 ACTOR_MIB = 200
@@ -33,7 +33,10 @@ def rollout_memory_mib(config: RunConfig) -> int:
 class Slot:
     """A place for one rollout at a time: an actor that is replaced when it is lost or worn out."""
 
-    def __init__(self, settings: RolloutSettings, shared: Any, stores: Stores, gate: Any, key: list[Any]) -> None:
+    def __init__(
+        self, host: Host, settings: RolloutSettings, shared: Any, stores: Stores, gate: Any, key: list[Any]
+    ) -> None:
+        self._host = host
         self._settings = settings
         self._shared = shared
         self._stores = stores
@@ -49,8 +52,8 @@ class Slot:
         """Start the actor's process, which takes seconds, before there is something to play; waits for nothing."""
         if self._actor is None:
             self._played = 0
-            self._actor = ray.remote(RolloutActor).options(**self._options()).remote()
-            self._set_up = self._actor.setup.remote(self._shared, self._stores, self._gate, self._key)
+            self._actor = self._host.start(RolloutActor, **self._options())
+            self._set_up = self._actor.setup.remote(self._shared, self._stores, self._gate, self._key, self._host.calls)
 
     async def prepare(
         self, spec: RolloutSpec, *, timeout_multiplier: float, on_long: Callable[[], None]
@@ -60,7 +63,7 @@ class Slot:
         `on_long` is called when that takes more than a moment. Raises as `play` does.
         """
         config = self._settings.stretched(timeout_multiplier).config
-        bound_s = preparation_s(config, config.environment(spec.environment_id)) + OVERTIME_S
+        longest_s = preparation_s(config, config.environment(spec.environment_id)) + OVERTIME_S
 
         async def prepared(actor: Any) -> None:
             late = asyncio.get_running_loop().call_later(LONG_S, on_long)
@@ -70,7 +73,7 @@ class Slot:
                 late.cancel()
 
         try:
-            await self._ask(bound_s, prepared)
+            await self._ask(longest_s, prepared)
         except EpisodeError as error:
             return await self._ended_by(spec, error)
         return None
@@ -84,10 +87,10 @@ class Slot:
             TimeoutError: the store does not answer.
         """
         config = self._settings.stretched(timeout_multiplier).config
-        bound_s = longest_s(config, config.environment(spec.environment_id)) + PREPARE_S + OVERTIME_S
+        longest_s = bound_s(config, config.environment(spec.environment_id))
         try:
             summary: RolloutSummary = await self._ask(
-                bound_s, lambda actor: answer(actor.run.remote(spec, queue_s, timeout_multiplier))
+                longest_s, lambda actor: answer(actor.run.remote(spec, queue_s, timeout_multiplier))
             )
         except EpisodeError as error:
             return await self._ended_by(spec, error)
@@ -96,14 +99,14 @@ class Slot:
             self.kill()
         return summary
 
-    async def _ask(self, bound_s: float, work: Callable[[Any], Awaitable[Any]]) -> Any:
-        """What `work` with the actor returns within `bound_s`; an actor that failed itself is killed.
+    async def _ask(self, longest_s: float, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        """What `work` with the actor returns within `longest_s`; an actor that failed itself is killed.
 
         Raises:
             EpisodeError: as the actor raised it, or `NodeError` if it did not answer.
         """
         try:
-            async with asyncio.timeout(bound_s):
+            async with asyncio.timeout(longest_s):
                 self.begin()
                 actor = self._actor
                 await answer(self._set_up)
@@ -115,7 +118,7 @@ class Slot:
             raise
         except TimeoutError as error:
             self.kill()
-            raise NodeError(f"the rollout's process gave no answer for {bound_s:g} s") from error
+            raise NodeError(f"the rollout's process gave no answer for {longest_s:g} s") from error
         except RayError as error:
             self.kill()
             if self._is_cut:
@@ -149,5 +152,5 @@ class Slot:
     def kill(self) -> None:
         """End the actor's process; the next rollout gets a new one."""
         if self._actor is not None:
-            ray.kill(self._actor)
+            self._host.kill(self._actor)
             self._actor = None

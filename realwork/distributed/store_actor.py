@@ -1,16 +1,13 @@
 """The central actor, which owns the run's directory; trajectories come to it from the rollouts' actors."""
 
 from pathlib import Path
-from typing import Any
-
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from realwork.dataset.ack import Begun, Commit, CommitAck, Unfinished
 from realwork.dataset.commits import make_commit
 from realwork.dataset.mirror import Mirror
 from realwork.dataset.shards import Shard, shards_of
 from realwork.dataset.store import TrajectoryStore
+from realwork.distributed.hosts import Host
 from realwork.distributed.stores import Stores
 from realwork.errors import StoreError, blame
 from realwork.record import with_steps
@@ -20,13 +17,7 @@ SLOTS_PER_STORE = 2000
 MAX_STORES = 8
 
 
-def here() -> dict[str, Any]:
-    """Options of an actor that stands on the driver's node."""
-    node_id = ray.get_runtime_context().get_node_id()
-    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
-
-
-def start_stores(directory: Path, url: str | None, *, wanted: int | None, slots: int) -> Stores:
+def start_stores(host: Host, directory: Path, url: str | None, *, wanted: int | None, slots: int) -> Stores:
     """Start the stores of a run on the driver's node, where its output was checked; they restart from disk alone.
 
     As many as the run has begun with; a new one gets what is wanted, else what `slots` rollouts in flight need.
@@ -42,9 +33,9 @@ def start_stores(directory: Path, url: str | None, *, wanted: int | None, slots:
             ledger.touch()
     if url is not None:
         Mirror(directory, url).announce(ledgers)
-    options = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3, **here()}
-    actor = ray.remote(StoreActor).options(**options)
-    return Stores([actor.remote(str(directory), url, shard) for shard in shards])
+    options = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3}
+    actors = [host.start(StoreActor, str(directory), url, shard, is_here=True, **options) for shard in shards]
+    return Stores(actors)
 
 
 class StoreActor:

@@ -5,10 +5,10 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-import ray
 from ray.exceptions import RayError
 
 from realwork.distributed.answers import answer
+from realwork.distributed.hosts import Host
 from realwork.errors import StoreError
 from realwork.types import RolloutSpec, Trajectory
 
@@ -57,7 +57,7 @@ class Stores:
         """
         await asyncio.gather(*(answer(actor.close.remote()) for actor in self._actors))
 
-    def kill(self) -> None:
+    def kill(self, host: Host) -> None:
         """End their processes."""
         for actor in self._actors:
-            ray.kill(actor)
+            host.kill(actor)

@@ -84,6 +84,9 @@ class PluginContext:
 class BasePlugin(ABC):
     """User code that is called at its `supported_hooks`.
 
+    One that has a method `async def self_check(self)` says there whether it is ready: a text, or an exception, is a
+    problem; `realwork plugins` calls it, a run does not.
+
     Attributes:
         config: the entry's `config`, unless the constructor takes it.
         enabled: one that is not is never called.

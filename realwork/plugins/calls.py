@@ -6,9 +6,11 @@ where the plugin ran; nothing of a plugin's own types leaves its process but `st
 
 import json
 import math
+import os
 import pickle
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import SequenceMatcher
 from numbers import Real
 from typing import Any
@@ -203,17 +205,27 @@ def _filtered(plugin: ActionFilterPlugin, given: Sequence[Action], answered: Any
 
 def _action(answered: Any) -> Action:
     """A plain action of the tree, checked as if it were new: a copy with changes is not checked by itself."""
-    fields = answered.model_dump(warnings=False) if isinstance(answered, BaseModel) else answered
-    action: Action = TypeAdapter(Action).validate_python(fields)
+    action: Action = TypeAdapter(Action).validate_python(_fields(answered))
     for name, value in action.model_dump().items():
         if isinstance(value, str) and value != valid_text(value):
             raise PluginError(f"the {name} of an action must be valid text without NUL characters")
     return action
 
 
+def _fields(value: Any) -> Any:
+    """Records as dictionaries of their fields, whatever these hold."""
+    match value:
+        case BaseModel():
+            return {name: _fields(getattr(value, name)) for name in type(value).model_fields}
+        case list() | tuple():
+            return [_fields(each) for each in value]
+        case dict():
+            return {name: _fields(each) for name, each in value.items()}
+    return value
+
+
 def _environment(given: EnvironmentConfig, answered: Any) -> EnvironmentConfig:
-    fields = answered.model_dump(warnings=False) if isinstance(answered, EnvironmentConfig) else answered
-    changed = EnvironmentConfig.model_validate(fields)
+    changed = EnvironmentConfig.model_validate(_fields(answered))
     json.dumps(changed.model_dump(), ensure_ascii=False).encode()
     for fixed in ("id", "copy_folders", "test_folders"):
         if getattr(changed, fixed) != getattr(given, fixed):
@@ -263,6 +275,21 @@ def _stats(results: Sequence[RolloutSummary]) -> dict[str, Any]:
         "failed": sum(each.status == "failed" for each in results),
         "mean_reward": sum(rewards) / len(rewards) if rewards else None,
     }
+
+
+@contextmanager
+def with_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """This process has the environment variables `variables` for the length of the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def explain(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from realwork.config import EnvironmentConfig
 from realwork.plugins.base import PluginHookType
 from realwork.plugins.calls import HookCall
-from realwork.plugins.hooks import LONGEST_CHAIN, Verdict
+from realwork.plugins.hooks import LONGEST_CHAIN, Refuse, Verdict
 from realwork.plugins.panel import CallPlugin, PackedPlugin, Panel
 from realwork.types import Action, InvalidAction, NamedReward, Observation, RolloutSpec, Trajectory
 
@@ -25,16 +25,20 @@ class PluginHooks:
         self._spec = spec
         self._replies = 0
 
-    async def modify(self, environment: EnvironmentConfig) -> EnvironmentConfig:
+    async def modify(self, environment: EnvironmentConfig, refuse: Refuse) -> EnvironmentConfig:
         """The environment that the rollout runs with, after each modifier in turn."""
         self._tell(PluginHookType.PRE_EPISODE, environment=environment)
         end = time.monotonic() + LONGEST_CHAIN * self._panel.longest_s()
         for plugin in self._panel.answering(PluginHookType.PRE_EPISODE):
             call = HookCall(hook=PluginHookType.PRE_EPISODE, spec=self._spec, environment=environment)
             answer = await self._panel.ask(plugin, call, within_s=end - time.monotonic())
-            if answer.environment is not None and answer.environment != environment:
-                self._panel.say(plugin, changed=_changes(environment, answer.environment))
-                environment = answer.environment
+            if answer.environment is None or answer.environment == environment:
+                continue
+            if problem := refuse(answer.environment):
+                self._panel.fail(plugin, problem)
+                continue
+            self._panel.say(plugin, changed=_changes(environment, answer.environment))
+            environment = answer.environment
         self._panel.raise_critical()
         return environment
 
@@ -86,7 +90,7 @@ class PluginHooks:
         if trajectory.status == "cancelled":
             await self._panel.cut()
             return self.annotate(trajectory)
-        await self._panel.settle(self._panel.longest_s())
+        await self.settle()
         if trajectory.graded:
             trajectory = await self._judge(trajectory)
         call = HookCall(hook=PluginHookType.POST_EPISODE, spec=self._spec, trajectory=trajectory)
@@ -95,9 +99,13 @@ class PluginHooks:
         for plugin, answer in zip(analyzers, await self._panel.ask_all(analyzers, call), strict=True):
             if answer.data is not None:
                 self._panel.say(plugin, **json.loads(answer.data))
-        await self._panel.settle(self._panel.longest_s())
+        await self.settle()
         self._panel.raise_critical()
         return self.annotate(trajectory)
+
+    async def settle(self) -> None:
+        """Wait, as long as one call may take, for those who were told of something; what has not ended then is cut."""
+        await self._panel.settle(self._panel.longest_s())
 
     async def _judge(self, trajectory: Trajectory) -> Trajectory:
         """`trajectory` with the evaluators' rewards; the first of them that names `reward` replaces the tests'."""

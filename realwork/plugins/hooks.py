@@ -1,11 +1,13 @@
 """The points of a rollout at which plugins answer, as the rollout sees them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from realwork.config import EnvironmentConfig, RunConfig
 from realwork.types import Action, Observation, Record, Trajectory
 
+Refuse = Callable[[EnvironmentConfig], str | None]
+"""Why a rollout cannot be played with a changed environment, null if it can."""
 LONGEST_CHAIN = 3
 """How many times the longest timeout the modifiers of an environment may take together."""
 _PHASES_AFTER = 4
@@ -25,8 +27,8 @@ class Verdict(Record):
 class Hooks(Protocol):
     """Plugins of one rollout. No method raises but for a plugin that is configured as critical (`PluginError`)."""
 
-    async def modify(self, environment: EnvironmentConfig) -> EnvironmentConfig:
-        """The environment that the rollout runs with."""
+    async def modify(self, environment: EnvironmentConfig, refuse: Refuse) -> EnvironmentConfig:
+        """The environment that the rollout runs with; none that `refuse` has something against."""
 
     async def review(self, actions: Sequence[Action]) -> list[Verdict]:
         """One verdict for each of `actions`, in order. Called once for each reply."""
@@ -40,6 +42,9 @@ class Hooks(Protocol):
     async def evaluate(self, trajectory: Trajectory) -> Trajectory:
         """`trajectory`, which has ended, with what evaluators (when it is graded) and analyzers add to it."""
 
+    async def settle(self) -> None:
+        """Wait, within their time, for those who were told of something."""
+
     def annotate(self, trajectory: Trajectory) -> Trajectory:
         """`trajectory` with what the plugins have said so far."""
 
@@ -47,7 +52,7 @@ class Hooks(Protocol):
 class NoHooks:
     """The hooks of a rollout without plugins."""
 
-    async def modify(self, environment: EnvironmentConfig) -> EnvironmentConfig:
+    async def modify(self, environment: EnvironmentConfig, refuse: Refuse) -> EnvironmentConfig:
         return environment
 
     async def review(self, actions: Sequence[Action]) -> list[Verdict]:
@@ -61,6 +66,9 @@ class NoHooks:
 
     async def evaluate(self, trajectory: Trajectory) -> Trajectory:
         return trajectory
+
+    async def settle(self) -> None:
+        return None
 
     def annotate(self, trajectory: Trajectory) -> Trajectory:
         return trajectory

@@ -24,6 +24,7 @@ from realwork.plugins.calls import explain
 from realwork.text import valid_text
 
 _ASYNC_METHODS = (
+    "self_check",
     *("execute", "initialize", "cleanup", "should_continue_rollout", "modify_rollout_strategy", "filter_actions"),
     *("analyze_trajectory", "suggest_improvements", "modify_environment", "evaluate_episode"),
 )

@@ -6,6 +6,7 @@ Guarantees: without such plugins nothing is called; one that fails decides nothi
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from realwork.config import RunConfig
 from realwork.plugins.base import PluginHookType
@@ -57,6 +58,10 @@ class RunPlugins:
                 decision = Decision(stopped_by=stopped_by, strategy=strategy)
         self._panel.raise_critical()
         return decision
+
+    def data(self) -> dict[str, Any]:
+        """What each plugin that was called between rollouts has said, and how its calls went, by its name."""
+        return self._panel.data()
 
     async def end(self) -> dict[str, str]:
         """Tell that the run has ended, wait for all who were told, and answer the first error of each plugin."""

@@ -7,7 +7,9 @@ is not asked again.
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from pydantic import Field
 
 from realwork.errors import PluginError
 from realwork.plugins.base import PluginHookType, PluginType
@@ -15,6 +17,8 @@ from realwork.plugins.calls import Answer, HookCall
 from realwork.types import Record
 
 PATIENCE = 3
+MAX_TIMED = 1000
+"""So many calls of a plugin are told apart in a row."""
 NATURAL_HOOKS = {
     PluginType.ACTION_FILTER: PluginHookType.PRE_ACTION,
     PluginType.ENVIRONMENT_MODIFIER: PluginHookType.PRE_EPISODE,
@@ -28,6 +32,8 @@ class PackedPlugin(Record):
 
     Attributes:
         code: the pickled instance.
+        options: what Ray reserves for a call, by the names of its own options.
+        environment_variables: set while the instance is loaded and called.
         builtin: whether it is one of realwork's own, which may run in the rollout's process.
     """
 
@@ -40,7 +46,9 @@ class PackedPlugin(Record):
     critical: bool = False
     idempotent: bool = False
     builtin: bool = False
-    code: bytes = b""
+    options: dict[str, Any] = {}
+    environment_variables: Annotated[dict[str, str], Field(repr=False)] = {}
+    code: Annotated[bytes, Field(repr=False)] = b""
 
     def answers(self, hook: PluginHookType) -> bool:
         """Whether its answer to `hook` is used, so that it is waited for."""
@@ -64,12 +72,15 @@ class _Seat:
         self.error: str | None = None
         self.calls = self.errors = self.losses = 0
         self.seconds = self.slowest_s = 0.0
+        self.call_s: list[float] = []
 
     def record(self, answer: Answer, seconds: float) -> None:
         self.state = answer.state
         self.calls += 1
         self.seconds += seconds
         self.slowest_s = max(self.slowest_s, seconds)
+        if len(self.call_s) < MAX_TIMED:
+            self.call_s.append(round(seconds, 6))
         self.losses += answer.lost
         if answer.error is not None:
             self.errors += 1
@@ -78,7 +89,7 @@ class _Seat:
     def data(self) -> dict[str, Any]:
         failed = {"error": self.error, "errors": self.errors} if self.errors else {}
         seconds = {"seconds": round(self.seconds, 6), "slowest_s": round(self.slowest_s, 6)}
-        return self.said | failed | {"calls": self.calls} | seconds
+        return self.said | failed | {"calls": self.calls} | seconds | {"call_s": self.call_s}
 
 
 class Panel:

@@ -1,8 +1,8 @@
 """References to environment variables in a run file: `${NAME}`, and `$${NAME}` for the text itself.
 
 They are replaced where a setting may differ from machine to machine: in `llm_config`, `trajectory_output_path`, the
-`config` of plugins, and an environment's `docker_image`, folders and `environment_variables`. They are text in
-prompts, commands and tests, where `${NAME}` is the shell's.
+`config` and `environment_variables` of plugins, and an environment's `docker_image`, folders and
+`environment_variables`. They are text in prompts, commands and tests, where `${NAME}` is the shell's.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def takes_references(loc: Loc) -> bool:
             return True
         case ("environments", int(), "copy_folders" | "test_folders" | "environment_variables", _):
             return True
-        case ("plugins", int(), "config", *_):
+        case ("plugins", int(), "config" | "environment_variables", *_):
             return True
         case _:
             return False

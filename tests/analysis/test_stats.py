@@ -105,12 +105,19 @@ def answered(*calls, taken_over=0, cached=None):
 
 
 def test_tool_calls_cached_tokens_and_plugins_are_summed_without_what_was_taken_over(tmp_path):
-    said = {"guard": {"blocked": 2, "seconds": 0.5, "name": "x"}, "other": {"error": "boom"}}
+    said = {"guard": {"calls": 2, "seconds": 0.5, "call_s": [0.1, 0.4], "name": "x"}, "other": {"error": "boom"}}
+    more = {"guard": {"calls": 98, "seconds": 9.5, "call_s": [0.1] * 97 + [2.0]}}
     first = answered(("ok", "allowed"), ("error", "allowed"), ("blocked", "blocked by guard"), cached=60)
     second = answered(("ok", "allowed"), ("ok", "allowed"), ("ok", "changed by guard"), taken_over=2)
     records = [
         graded("a", 0, 2, plugin_data=json.dumps(said), **first),
-        graded("a", 1, 0, plugin_data=json.dumps({"guard": {"blocked": 1}}), **second),
+        graded(
+            "a",
+            1,
+            0,
+            plugin_data=json.dumps(more),
+            **second,
+        ),
         graded("b", 0, 2),
     ]
     make_run(tmp_path, records)
@@ -119,7 +126,10 @@ def test_tool_calls_cached_tokens_and_plugins_are_summed_without_what_was_taken_
     assert a.tool_calls == {"ok": 2, "blocked": 1, "error": 1}
     assert (a.action_efficiency, a.tool_calls_per_success, a.cached_tokens) == (2 / 4, 6, 180)
     assert a.decisions == {"allowed": 2, "blocked by guard": 1, "changed by guard": 1}
-    assert a.plugins == {"guard": {"blocked": 3, "seconds": 0.5}, "other": {"errors": 1}}
+    guard, other = a.plugins["guard"], a.plugins["other"]
+    assert (guard.calls, guard.errors, guard.mean_s) == (100, 0, 0.1)
+    assert 0.1 <= guard.p95_s <= 0.102
+    assert (other.calls, other.errors, other.mean_s, other.p95_s) == (0, 1, None, None)
     assert (found.environments["b"].action_efficiency, found.environments["b"].cached_tokens) == (None, None)
     assert found.total.tool_calls == a.tool_calls
 

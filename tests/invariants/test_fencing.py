@@ -14,6 +14,7 @@ from pathlib import Path
 
 import ray
 import realwork
+from realwork.distributed.hosts import RayHost
 from realwork.distributed.rollout_actor import RolloutActor
 from realwork.distributed.store_actor import start_stores
 from realwork.errors import RealworkError
@@ -37,7 +38,7 @@ ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="
 directory = Path("out").absolute() / RUN
 directory.mkdir(parents=True)
 settings = ray.put(shared_settings(realwork.load_run_file(sys.argv[1])))
-stores = start_stores(directory, None, wanted=2, slots=2)
+stores = start_stores(RayHost(), directory, None, wanted=2, slots=2)
 spec = RolloutSpec(run_id=RUN, environment_id="e", sample_index=0)
 playing = []
 for attempt in range(2):
@@ -60,7 +61,7 @@ is_there = [one["State"] for one in engine.containers(all=True) if one["Id"] == 
 second = ray.get(playing[1], timeout=60)
 ray.get(stores.of(spec).close.remote(), timeout=60)
 print(json.dumps({"first": first, "newer container": is_there, "second": second.success}))
-stores.kill()
+stores.kill(RayHost())
 """
 
 

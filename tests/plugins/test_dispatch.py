@@ -136,7 +136,7 @@ def test_what_a_plugin_sets_in_the_context_comes_back_with_its_next_call(plugins
 def test_a_hook_that_nobody_answers_calls_nobody(plugins):
     async def played():
         hooks, calls = hooks_of(plugins, evaluating("judge", "return {}"))
-        await hooks.modify(ENVIRONMENT)
+        await hooks.modify(ENVIRONMENT, lambda changed: None)
         await hooks.review([LS])
         hooks.acted(LS, Observation(call_id="c", tool_name="t", status="ok"))
         hooks.testing()
@@ -148,7 +148,7 @@ def test_a_hook_that_nobody_answers_calls_nobody(plugins):
 def modify(plugins, *entries):
     async def modified():
         hooks, _ = hooks_of(plugins, *entries)
-        return await hooks.modify(ENVIRONMENT), data(hooks)
+        return await hooks.modify(ENVIRONMENT, lambda changed: None), data(hooks)
 
     return asyncio.run(modified())
 

@@ -37,7 +37,7 @@ def play(loaded):
 
     async def played():
         hooks = rollout_hooks(pack(loaded), SPEC, RayCalls())
-        environment = await hooks.modify(ENVIRONMENT)
+        environment = await hooks.modify(ENVIRONMENT, lambda changed: None)
         verdicts = await hooks.review([LS, CommandAction(command="shutdown now")])
         trajectory = await hooks.evaluate(graded(passed=1))
         return environment, verdicts, trajectory, json.loads(trajectory.plugin_data)

@@ -377,7 +377,7 @@ def test_an_environment_that_a_plugin_changed_is_prepared_as_it_is_changed(mark,
     given = settings(mark, init_commands=["echo plain >made"], unit_tests=["grep changed made"])
 
     class Changing(NoHooks):
-        async def modify(self, environment):
+        async def modify(self, environment, refuse):
             return environment.model_copy(update={"init_commands": [*environment.init_commands, "echo changed >made"]})
 
     async def main():

@@ -1,0 +1,77 @@
+"""What a run file loads: each plugin with what it says of itself, and whether it is ready to be called."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+from realwork.errors import PluginError, RealworkError, blame
+from realwork.plugins.calls import explain, with_environment
+from realwork.plugins.loading import LoadedPlugin
+from realwork.text import valid_text
+from realwork.types import Record
+
+
+class CheckedPlugin(Record):
+    """A plugin of a run file.
+
+    Attributes:
+        checked: whether it has a `self_check`.
+        problem: what that found, null when nothing.
+    """
+
+    module: str
+    name: str
+    version: str
+    kind: str
+    hooks: tuple[str, ...]
+    priority: int
+    timeout_s: float
+    critical: bool
+    checked: bool = False
+    problem: str | None = None
+
+
+def check_plugins(loaded: Sequence[LoadedPlugin]) -> list[CheckedPlugin]:
+    """Each of `loaded`, after its `self_check`, which runs in this process and gets as long as a call of it."""
+    return [_checked(each) for each in loaded]
+
+
+def _checked(loaded: LoadedPlugin) -> CheckedPlugin:
+    plugin, entry = loaded.plugin, loaded.entry
+    has_check = hasattr(plugin, "self_check")
+    return CheckedPlugin(
+        module=entry.module,
+        name=plugin.name,
+        version=str(plugin.version),
+        kind=plugin.plugin_type.value,
+        hooks=tuple(sorted(loaded.hooks)),
+        priority=loaded.priority,
+        timeout_s=entry.timeout,
+        critical=entry.critical,
+        checked=has_check,
+        problem=_problem(loaded) if has_check else None,
+    )
+
+
+def _problem(loaded: LoadedPlugin) -> str | None:
+    found = [f"self_check gave no answer for {loaded.entry.timeout:g} s"]
+
+    def work() -> None:
+        with with_environment(loaded.entry.environment_variables):
+            found.append(_said(loaded))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(loaded.entry.timeout)
+    return found[-1] or None
+
+
+def _said(loaded: LoadedPlugin) -> str:
+    try:
+        with blame(PluginError, "self_check failed"):
+            said = asyncio.run(loaded.plugin.self_check())  # type: ignore[attr-defined]
+    except (RealworkError, SystemExit) as error:
+        return explain(error)
+    if said is False:
+        return "self_check returned false"
+    return valid_text(said) if isinstance(said, str) else ""
