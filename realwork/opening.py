@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from realwork import __version__
 from realwork.config import RunConfig, is_url
 from realwork.dataset.earlier import earlier_summaries, seal_left, settle_cut_off
-from realwork.dataset.mirror import Mirror, url_of_run, working_copy
+from realwork.dataset.mirror import Mirror
+from realwork.dataset.places import url_of_run, working_copy
 from realwork.dataset.run_directory import check_writable, held, is_run_directory, open_run
 from realwork.dataset.version import SCHEMA_VERSION
 from realwork.distributed.cluster import (

@@ -199,7 +199,7 @@ def cut_off_rollout(spec: RolloutSpec, settings: RolloutSettings, unfinished: Tr
 
 
 def with_steps(lost: Trajectory, unfinished: Trajectory | None) -> Trajectory:
-    """The last record that the attempt has handed over, ended as `lost` is, which stands where there is no such one."""
+    """`unfinished`, the last record that the attempt has handed over, with the end of `lost`; `lost` if it is null."""
     if unfinished is None:
         return lost
     ended = ("status", "terminated_reason", "ended_at", "failure_cause", "error_type", "error_message", "retryable")

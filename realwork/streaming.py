@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
-from realwork.dataset.earlier import earlier_summaries
+from realwork.dataset.earlier import earlier_summaries, seal_left
 from realwork.dataset.encoding import table
 from realwork.dataset.read import find
 from realwork.distributed.driver import Driver
@@ -24,6 +24,7 @@ from realwork.sweeping import sweep
 from realwork.types import RolloutSpec, RolloutSummary, Trajectory
 
 WAITING_TABLES = 64
+LOOK_EVERY_S = 0.1
 
 
 @overload
@@ -104,10 +105,10 @@ def _tables(path: str, overrides: Mapping[str, Mapping[str, object]], run_id: st
 
     with ThreadPoolExecutor(max_workers=1) as thread:
         playing = thread.submit(asyncio.run, play())
-        playing.add_done_callback(lambda _: found.put(None))
         try:
-            while (rows := found.get()) is not None:
-                yield rows
+            while not (playing.done() and found.empty()):
+                with contextlib.suppress(queue.Empty):
+                    yield found.get(timeout=LOOK_EVERY_S)
             playing.result()
         finally:
             _cut(playing, begun, found)
@@ -122,7 +123,7 @@ def _cut(playing: Future[None], begun: Future[Any], found: queue.Queue[Any]) -> 
         loop.call_soon_threadsafe(task.cancel)
     while not playing.done():
         with contextlib.suppress(queue.Empty):
-            found.get(timeout=0.1)
+            found.get(timeout=LOOK_EVERY_S)
 
 
 async def _stream(
@@ -154,6 +155,8 @@ async def _recalled(driver: Driver, spec: RolloutSpec) -> Trajectory:
         StoreError: it cannot be read.
     """
     found = await driver.stores.recall(spec) if driver.stores is not None else None
+    if found is None and driver.stores is None:  # they may have been killed with rows in their ledgers
+        await asyncio.to_thread(seal_left, driver.directory)
     if found is None:
         found = await asyncio.to_thread(lambda: next(find(driver.directory, spec.trajectory_id), None))
     if found is None or found.spec.trajectory_id != spec.trajectory_id:

@@ -43,7 +43,8 @@ def compact(
 
 def _compact_there(url: str) -> None:
     from realwork.dataset.compact import compact as put_together
-    from realwork.dataset.mirror import Mirror, working_copy_of_run
+    from realwork.dataset.mirror import Mirror
+    from realwork.dataset.places import working_copy_of_run
     from realwork.dataset.run_directory import held
 
     directory = working_copy_of_run(url)

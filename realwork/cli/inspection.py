@@ -36,6 +36,7 @@ Directory = Annotated[
 ]
 SHOWN_CHARACTERS = 4000
 LISTED = 100
+MATCHES = 10
 
 
 def show(
@@ -59,26 +60,17 @@ def show(
     if len(found) == 1:
         _render(found[0])
         return
-    errors.print(f"Several ids begin with '{trajectory_id}'; give more of the one that you want.", markup=False)
-    _list(directory, beginning=trajectory_id, limit=None if everything else LISTED)
+    names = [each.spec.trajectory_id for each in islice(find(directory, trajectory_id), MATCHES)]
+    raise InputError(f"several trajectories have an id that begins with '{trajectory_id}'", problems=names)
 
 
-def _list(
-    directory: Path,
-    *,
-    beginning: str = "",
-    environment: str | None = None,
-    failed: bool = False,
-    limit: int | None = LISTED,
-) -> None:
+def _list(directory: Path, *, environment: str | None, failed: bool, limit: int | None) -> None:
     from realwork.analysis.attempts import attempts
 
     rows = table("Trajectory", "Ended by", "Reward", "Tests", "Steps", "Seconds")
     more = 0
     for each, _ in attempts(directory):
         if (environment is not None and each.rollout.environment_id != environment) or (failed and each.graded):
-            continue
-        if not each.trajectory_id.startswith(beginning):
             continue
         if limit is not None and rows.row_count >= limit:
             more += 1

@@ -74,6 +74,13 @@ def run(
         bool, typer.Option("--force-config", help="Go on with a run file that has changed since the run was begun.")
     ] = False,
     address: Address = None,
+    no_ray: Annotated[
+        bool,
+        typer.Option(
+            "--no-ray",
+            help="Play all in this process, whatever RAY_ADDRESS says: begins at once, for a trial or a debugger.",
+        ),
+    ] = False,
     sandbox: SandboxKind = None,
     llm_model: options.LlmModel = None,
     llm_api_key: options.LlmApiKey = None,
@@ -125,6 +132,7 @@ def run(
         run_file,
         run_id=wanted.run_id,
         address=address,
+        no_ray=no_ray,
         output=output,
         quiet=quiet,
         takes_changes=force_config,
@@ -174,6 +182,7 @@ def _play(
     address: str | None,
     output: Path | None,
     quiet: bool,
+    no_ray: bool = False,
     takes_changes: bool = False,
     exits: bool = True,
 ) -> "RunResult":
@@ -182,7 +191,14 @@ def _play(
 
     began = time.monotonic()
     with Progress(quiet=quiet) as progress:
-        result = play(run_file, run_id=run_id, address=address, takes_changes=takes_changes, observer=progress)
+        result = play(
+            run_file,
+            run_id=run_id,
+            address=address,
+            local=no_ray,
+            takes_changes=takes_changes,
+            observer=progress,
+        )
     directory = Path(result.directory)
     _report(result, run_file, time.monotonic() - began, quiet=quiet)
     if output is not None:
@@ -208,7 +224,7 @@ def _report(result: "RunResult", run_file: RunFile, duration_s: float, *, quiet:
 
 def _where(result: "RunResult", run_file: RunFile) -> str:
     """The run's directory as it is given to other commands: its URL, if its output is object storage."""
-    from realwork.dataset.mirror import url_of_run
+    from realwork.dataset.places import url_of_run
 
     output = run_file.config.rollout_config.trajectory_output_path
     return url_of_run(output, result.run_id) if is_url(output) else shown(result.directory)

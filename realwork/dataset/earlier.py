@@ -6,14 +6,15 @@ with the steps that it had handed over.
 
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from realwork.dataset.commits import make_commit
 from realwork.dataset.database import peek
 from realwork.dataset.encoding import Batch, decode_trajectory
-from realwork.dataset.run_directory import held, host_of, said_holder
-from realwork.dataset.sealing import ENDING_S, ledgers
+from realwork.dataset.parts import part_files, part_number
+from realwork.dataset.run_directory import LOCK_FILE, held, host_of, said_holder
+from realwork.dataset.sealing import ENDING_S, ledgers, missing
 from realwork.dataset.shards import shards_of
 from realwork.dataset.side_files import side_file_reader
 from realwork.errors import InputError, InUse, PartMissing, StoreError
@@ -65,19 +66,37 @@ def recover(directory: Path) -> None:
     Raises:
         PartMissing: a part that was sealed is gone.
     """
-    if host_of(said_holder(directory)) not in (None, socket.gethostname()):
+    shards = shards_of(directory)
+    files = [shard.ledger_file(directory) for shard in shards]
+    if not any(_has_log(file) or peek(file, "SELECT 1 FROM batches LIMIT 1") for file in files):
+        _check_parts(directory, files)
         return
-    files = [shard.ledger_file(directory) for shard in shards_of(directory)]
-    if any(_has_log(file) or peek(file, "SELECT 1 FROM batches LIMIT 1") for file in files):
-        try:
-            with held(directory):
-                seal_left(directory, wait_s=0.0)
-        except PartMissing:
-            raise
-        except InUse:
-            return
-        except (InputError, StoreError) as error:
-            log.warning("Rows of %s that no part holds yet are left out: %s", directory, error)
+    try:
+        host = host_of(said_holder(directory))
+        if host not in (None, socket.gethostname()):
+            raise StoreError(f"the run was played on {host}; take it up or read it there, or remove {LOCK_FILE}")
+        with held(directory, recovers=True):
+            seal_left(directory, wait_s=0.0)
+    except InUse:
+        return
+    except PartMissing:
+        raise
+    except (InputError, StoreError) as error:
+        log.warning("Rows of %s that no part holds yet are left out: %s", directory, error)
+
+
+def _check_parts(directory: Path, files: Sequence[Path]) -> None:
+    """Find every part that the ledgers know.
+
+    Raises:
+        PartMissing: one is gone.
+    """
+    there = {part_number(path) for path in part_files(directory)}
+    for file in files:
+        known = peek(file, "SELECT group_concat(number) FROM parts WHERE sealed") or ""
+        for number in map(int, filter(None, str(known).split(","))):
+            if number not in there:
+                raise PartMissing(missing(directory, number))
 
 
 def seal_left(directory: Path, *, wait_s: float = ENDING_S) -> None:

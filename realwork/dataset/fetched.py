@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from realwork.dataset.mirror import CHANGING, READ_NAMES, cache, place_of, url_of_run
+from realwork.dataset.mirror import CHANGING, READ_NAMES
 from realwork.dataset.objects import Objects
+from realwork.dataset.places import cache, place_of, url_of_run
 from realwork.dataset.run_directory import RUN_FILE
 from realwork.errors import InputError, StoreError, blame
 
@@ -49,7 +50,7 @@ def fetched(url: str, on_progress: Callable[[str], None]) -> Path:
     """
     objects = Objects(url)
     directory = cache() / "read" / place_of(url)
-    with _alone(directory):
+    with _alone(directory, on_progress):
         wanted = {name: size for name, size in objects.sizes().items() if READ_NAMES.fullmatch(name)}
         folders_of_runs(url, wanted)
         new = {name: size for name, size in wanted.items() if not _is_here(directory / name, size)}
@@ -66,13 +67,17 @@ def fetched(url: str, on_progress: Callable[[str], None]) -> Path:
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[None]:
+def _alone(directory: Path, on_progress: Callable[[str], None]) -> Iterator[None]:
     """Wait until no other process brings something to `directory`, and keep others waiting."""
     with blame(StoreError, f"{directory} could not be written"):
         directory.parent.mkdir(parents=True, exist_ok=True)
         lock = directory.with_name(f"{directory.name}.lock").open("a")
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_progress(f"Another process fetches to {directory}; waiting for its end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -26,6 +26,7 @@ PART_TABLES = (
     PRIMARY KEY (batch, place)
     ) WITHOUT ROWID""",
     "CREATE TABLE IF NOT EXISTS merging (part INTEGER PRIMARY KEY)",
+    "CREATE TABLE IF NOT EXISTS merged (part INTEGER PRIMARY KEY, held_by INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS parts (number INTEGER PRIMARY KEY, rows INTEGER NOT NULL, sealed INTEGER NOT NULL)",
 )
 
@@ -168,7 +169,22 @@ class PartLedger:
                     into,
                 )
                 self._database.execute("DELETE FROM parts WHERE number = ?", part)
+                self._database.execute("UPDATE merged SET held_by = ? WHERE held_by = ?", into, part)
+                self._database.execute("INSERT OR REPLACE INTO merged VALUES (?, ?)", part, into)
             self._database.execute("DELETE FROM merging")
+
+    def merged_parts(self) -> dict[int, int]:
+        """The parts whose rows were put into others, and which part holds those of each now."""
+        with self._database.reading():
+            return dict(self._database.execute("SELECT part, held_by FROM merged").fetchall())
+
+    def claimed_by(self, part: int) -> set[str]:
+        """The trajectories of which a part that is being written will hold the rows."""
+        with self._database.reading():
+            found = self._database.execute(
+                "SELECT trajectory_id FROM held WHERE batch IN (SELECT number FROM batches WHERE part = ?)", part
+            )
+            return {name for (name,) in found}
 
     def adopt(self, part: int, summaries: Sequence[RolloutSummary]) -> None:
         """Note a part that is on the disk and not known here, with what its rows say; they are held no longer.
@@ -193,3 +209,4 @@ class PartLedger:
                 ),
             )
             self._database.execute("INSERT OR REPLACE INTO parts VALUES (?, ?, 1)", part, len(summaries))
+            self._database.execute("DELETE FROM merged WHERE part = ?", part)

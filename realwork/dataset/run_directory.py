@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ RUN_FILE = "run.json"
 CARD_FILE = "README.md"
 PLUGINS_FILE = "plugins.json"
 LOCK_FILE = ".driver.lock"
+RECOVERY_S = 10.0
+_RECOVERS = ", which puts rows into parts"
 COPY_PREFIX = ".copy-"
 """Of directories in which a copy of a ledger is made."""
 _MAX_VALUE_LENGTH = 80
@@ -141,8 +144,8 @@ def check_writable(directory: Path) -> None:
     Raises:
         InputError: it cannot.
     """
-    there = next(each for each in (directory, *directory.absolute().parents) if each.exists())
     try:
+        there = next(each for each in (directory, *directory.absolute().parents) if each.exists())
         with tempfile.TemporaryDirectory(dir=there, prefix=".realwork-"):
             pass
     except OSError as error:
@@ -157,24 +160,27 @@ def _unwritable(directory: Path, error: OSError) -> InputError:
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[None]:
+def held(directory: Path, *, recovers: bool = False) -> Iterator[None]:
     """The run in `directory` belongs to this process for the length of the block; the lock ends with the process.
 
-    Directories that were made for it, and into which nothing was written, are removed again.
+    One that only `recovers` rows is waited for, for a short while. Directories that were made for it, and into which
+    nothing was written, are removed again.
 
     Raises:
         InUse: another process has it; which, where and since when.
         InputError: it cannot be made or written.
     """
-    made = [each for each in (directory, *directory.parents) if not each.exists()]
+    made = [each for each in (directory, *directory.parents) if not os.path.lexists(each)]
+    doing = _RECOVERS if recovers else ""
+    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     try:
         file = _locked(directory)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {now} UTC{doing}")
+        file.flush()
     except OSError as error:
         raise _unwritable(directory, error) from error
     with file:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
-        file.flush()
         try:
             yield
         finally:
@@ -187,9 +193,13 @@ def held(directory: Path) -> Iterator[None]:
 
 def _locked(directory: Path) -> TextIO:
     """The lock file of a directory, which is made if need be, locked by this process."""
+    end = time.monotonic() + RECOVERY_S
     while True:
         directory.mkdir(parents=True, exist_ok=True)
-        file = (directory / LOCK_FILE).open("a+", encoding="utf-8")
+        try:
+            file = (directory / LOCK_FILE).open("a+", encoding="utf-8")
+        except FileNotFoundError:  # whoever had it has removed both just now
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with suppress(FileNotFoundError):
@@ -199,10 +209,14 @@ def _locked(directory: Path) -> TextIO:
         except BlockingIOError as error:
             with file:
                 file.seek(0)
-                raise InUse(
-                    f"{directory} is being played by {file.read().strip() or 'another process'}. "
-                    "Wait for its end, or give another --run-id."
-                ) from error
+                holder = file.read().strip()
+            if holder.endswith(_RECOVERS) and time.monotonic() < end:
+                time.sleep(0.1)
+                continue
+            raise InUse(
+                f"{directory} is being played by {holder or 'another process'}. "
+                "Wait for its end, or give another --run-id."
+            ) from error
 
 
 def said_holder(directory: Path) -> str:
@@ -228,7 +242,7 @@ def _clean(directory: Path) -> None:
         for leftover, _ in half_written(folder):
             leftover.unlink(missing_ok=True)
     for leftover in directory.glob(f"{COPY_PREFIX}*"):
-        shutil.rmtree(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)  # a store that is about to die may still be at it
 
 
 def _claim(directory: Path, run_json: str, *, takes_changes: bool) -> None:

@@ -2,7 +2,7 @@
 
 Guarantees: what a part will hold is in the ledger before the part is written, and the rows leave the ledger after the
 part is on the disk; so a kill at any point neither loses nor doubles a row. A part that is on the disk is never
-written again. Every call blocks; one at a time.
+written again but by a compaction. Every call blocks; one at a time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -38,6 +38,14 @@ class Sealing(NamedTuple):
 DEFAULTS = Sealing()
 ENDING_S = 10.0
 """How long a store that is about to end may keep others waiting."""
+
+
+def missing(directory: Path, number: int) -> str:
+    """What is said of a part that was sealed and is gone."""
+    return (
+        f"{directory / FOLDER / part_name(number)} is gone, and the rows that it held are nowhere else. Put it back, "
+        "or play the run anew under another --run-id."
+    )
 
 
 class Sealer:
@@ -115,9 +123,17 @@ class Sealer:
             write_card(self._directory)
 
     def _take_up(self) -> int:
-        """Go on from what a killed writer has left; the number of the next part."""
+        """Go on from what a killed writer has left; the number of the next part.
+
+        Raises:
+            PartMissing: a part that was sealed is gone; nothing was changed.
+        """
         finish_merge(self._directory, self._ledger)
         there = self._own(part_files(self._directory))
+        known, merged = self._ledger.parts.numbers(), self._ledger.parts.merged_parts()
+        for number, sealed in known.items():
+            if sealed and number not in there:
+                raise PartMissing(missing(self._directory, number))
         with blame(StoreError, f"{self._directory} cannot be used as a run directory"):
             forget_merges(self._directory, self._shard)
             for leftover, name in half_written(self._directory):
@@ -125,50 +141,38 @@ class Sealer:
                     leftover.unlink()
             for number in self._own(part_files(self._directory, SAMPLES_FOLDER)) - there:
                 (self._samples / part_name(number)).unlink()
-        known = self._ledger.parts.numbers()
-        for number, sealed in known.items():
-            if sealed and number not in there:
-                raise PartMissing(
-                    f"{self._folder / part_name(number)} is gone, and the rows that it held are nowhere else. Put it "
-                    "back, or play the run anew under another --run-id."
-                )
-            if not sealed and number in there:
-                self._ledger.parts.seal(number)
-            elif not sealed:
-                self._ledger.parts.release(number)
-        for number in sorted(there - known.keys()):
-            if self._is_left_over(number):
-                self._remove(number)
-            else:
-                self._adopt(number)
-        if self._samples.exists():
-            with blame(StoreError, f"{self._directory} cannot be used as a run directory"):
+            if self._samples.exists():
                 write_card(self._directory)
-        return self._shard.next(there | known.keys())
+        for number in sorted(there | known.keys()):
+            if number not in there:
+                self._ledger.parts.release(number)
+            elif not known.get(number):
+                self._settle(number, merged.get(number))
+        return self._shard.next(there | known.keys() | merged.keys())
+
+    def _settle(self, number: int, held_by: int | None) -> None:
+        """Find out what a part is that is on the disk and not known to be; `held_by` was to take its rows."""
+        ids = self._ids_in(number)
+        if held_by not in (None, number) and ids <= self._ids_in(held_by):
+            with blame(StoreError, f"{self._directory} could not be written"):
+                for folder in (self._samples, self._folder):
+                    (folder / part_name(number)).unlink(missing_ok=True)
+        elif ids == self._ledger.parts.claimed_by(number):
+            self._ledger.parts.seal(number)
+        else:
+            self._ledger.parts.release(number)
+            self._adopt(number)
+
+    def _ids_in(self, number: int) -> set[str]:
+        """The trajectories in a part, none if it is not there."""
+        part = self._folder / part_name(number)
+        with self._reading(number):
+            return set(ids_in(part)) if part.exists() else set()
 
     def _own(self, paths: Iterable[Path]) -> set[int]:
         """The numbers of those parts that are this shard's."""
         numbers = {part_number(path) for path in paths}
         return {number for number in numbers if number is not None and self._shard.has(number)}
-
-    def _is_left_over(self, number: int) -> bool:
-        """Whether each row of a part stands in another one too, into which it was put by a merge."""
-        with self._reading(number):
-            ids = ids_in(self._folder / part_name(number))
-        homes = {self._ledger.find(name) for name in ids}
-        others = {home for home in homes if isinstance(home, int)}
-        if others != homes:
-            return False
-        elsewhere: set[str] = set()
-        for home in others:
-            with self._reading(home):
-                elsewhere.update(ids_in(self._folder / part_name(home)))
-        return elsewhere.issuperset(ids)
-
-    def _remove(self, number: int) -> None:
-        with blame(StoreError, f"{self._directory} could not be written"):
-            for folder in (self._samples, self._folder):
-                (folder / part_name(number)).unlink(missing_ok=True)
 
     def _reading(self, number: int) -> AbstractContextManager[None]:
         part = self._folder / part_name(number)

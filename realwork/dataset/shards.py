@@ -1,10 +1,12 @@
 """The stores that share a run, each with a ledger and with part numbers of its own."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 LEDGER_FILE = "ledger.sqlite"
+_NAME = re.compile(r"ledger(?:-\d+-of-(\d+))?\.sqlite")
 
 
 class Shard(NamedTuple):
@@ -24,13 +26,14 @@ class Shard(NamedTuple):
 
     def ledger_file(self, directory: Path) -> Path:
         """Where its ledger stands in the directory of a run."""
-        return directory / (f"ledger-{self.number}.sqlite" if self.number else LEDGER_FILE)
+        return directory / (f"ledger-{self.number}-of-{self.of}.sqlite" if self.of > 1 else LEDGER_FILE)
 
 
 WHOLE = Shard()
 
 
 def shards_of(directory: Path) -> list[Shard]:
-    """The shards of the run in `directory`; none before it has begun."""
-    count = len(list(directory.glob("ledger*.sqlite")))
+    """The shards of the run in `directory`, also those whose ledgers are gone; none before it has begun."""
+    names = [_NAME.fullmatch(path.name) for path in directory.glob("ledger*.sqlite")]
+    count = max((int(name[1] or 1) for name in names if name), default=0)
     return [Shard(number, count) for number in range(count)]

@@ -220,7 +220,7 @@ class TrajectoryStore:
         return waiting
 
     def _copy_out(self, mirror: Mirror, is_last: bool) -> None:
-        mirror.put_with(self._ledger.path, self._ledger.copy, is_last=is_last)
+        mirror.put_with(self._ledger, is_last=is_last)
 
     def _apply(self, waiting: list[_Waiting]) -> list[CommitAck | StoreError | None]:
         """Write what waits in one transaction; runs in a thread, one at a time.

@@ -168,7 +168,7 @@ def test_what_an_agent_writes_cannot_name_a_side_file(tmp_path):
     assert next(trajectories(tmp_path)).messages == (forged,)
 
 
-def test_a_reader_seals_what_a_store_has_left_but_not_while_it_is_at_work(tmp_path):
+def test_a_reader_seals_what_a_store_has_left_but_not_while_it_is_at_work(tmp_path, caplog):
     open_run(tmp_path, "{}")
     ledger = Ledger(tmp_path / "ledger.sqlite")
     commit = make_commit(graded(0))
@@ -177,6 +177,7 @@ def test_a_reader_seals_what_a_store_has_left_but_not_while_it_is_at_work(tmp_pa
     ledger.close()
     (tmp_path / ".driver.lock").write_text("process 1 on another-host since 2026-01-01 00:00:00 UTC")
     assert [*trajectories(tmp_path)] == []
+    assert "the run was played on another-host" in caplog.text
     (tmp_path / ".driver.lock").unlink()
     with held(tmp_path):
         assert [*trajectories(tmp_path)] == []
@@ -201,6 +202,32 @@ def test_only_what_is_no_json_is_shortened_in_a_very_large_row(tmp_path):
     (row,) = pq.read_table(part_files(tmp_path)[0]).to_pylist()
     assert [json.loads(row[name]) for name in ("plugin_data", "environment")] == [json.loads(said)] * 2
     assert len(list((tmp_path / SIDE_FOLDER).iterdir())) == 3
+
+
+def test_the_ledger_of_one_store_that_is_moved_away_is_made_anew_of_its_parts(tmp_path):
+    open_run(tmp_path, "{}")
+    shards = [Shard(number, 3) for number in range(3)]
+    for sample, shard in enumerate(shards):
+        committed(tmp_path, [graded(sample)], shard=shard)
+    shards[2].ledger_file(tmp_path).unlink()
+    assert shards_of(tmp_path) == shards
+    assert len([*earlier_summaries(tmp_path)]) == 3
+    assert committed(tmp_path, [graded(2)], shard=shards[2])[0].outcome != "committed"
+
+
+def test_a_part_that_was_claimed_is_not_taken_for_what_it_is_not(tmp_path):
+    open_run(tmp_path, "{}")
+    committed(tmp_path, [graded(0), graded(1)])
+    for ledger in tmp_path.glob("ledger*"):
+        ledger.unlink()
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    for record in (graded(0), graded(2)):
+        commit = make_commit(record)
+        ledger.apply([commit], [0.0], Batch([commit]).packed)
+    ledger.parts.claim(1, max_rows=100, max_bytes=1 << 30)
+    ledger.close()
+    assert sorted(record.spec.sample_index for record in trajectories(tmp_path)) == [0, 1, 2]
+    assert len([*earlier_summaries(tmp_path)]) == 3
 
 
 def test_the_parts_of_several_stores_have_numbers_of_their_own():

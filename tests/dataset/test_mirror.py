@@ -15,8 +15,9 @@ from realwork.dataset.arrow import read, samples
 from realwork.dataset.commits import make_commit
 from realwork.dataset.compact import compact
 from realwork.dataset.fetched import fetched, runs_below
-from realwork.dataset.mirror import Mirror, url_of_run, working_copy, working_copy_of_run
+from realwork.dataset.mirror import CHANGING, Mirror
 from realwork.dataset.objects import Objects
+from realwork.dataset.places import url_of_run, working_copy, working_copy_of_run
 from realwork.dataset.read import trajectories
 from realwork.dataset.run_directory import held, open_run
 from realwork.dataset.shards import Shard
@@ -80,7 +81,6 @@ def test_every_finished_file_is_put_there_and_a_run_is_taken_up_from_there_on_an
         "run.json",
         "README.md",
         "ledger.sqlite",
-        ".realwork-played-by",
         "trajectories/part-000001.parquet",
         "samples/part-000001.parquet",
     }
@@ -137,6 +137,50 @@ def test_a_copy_that_was_never_played_makes_room_for_what_is_there(tmp_path, url
     assert [record.spec.sample_index for record in trajectories(elsewhere)] == [0, 1]
 
 
+def test_a_copy_that_is_overtaken_puts_nothing_more_there(tmp_path, url, monkeypatch):
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    open_run(here, '{"run_id": "r"}')
+    monkeypatch.setattr("realwork.dataset.claim.FRESH_S", 0.0)
+    with held(here), Mirror(here, url).marked():
+        commit(here, url, graded(0))
+        late = Mirror(elsewhere, url)
+        later = Mirror(tmp_path / "later", url)
+        with held(elsewhere), held(tmp_path / "later"):
+            late.fetch()
+            later.fetch()
+            with late.marked():
+                commit(elsewhere, url, graded(1))
+            with pytest.raises(InputError, match="played elsewhere a moment ago"), later.marked():
+                pass
+        with pytest.raises(StoreError, match="was taken up in another place"):
+            commit(here, url, graded(2))
+    assert read(url).to_table(columns=["sample_index"]).column(0).to_pylist() == [0, 1]
+    assert [record.spec.sample_index for record in trajectories(here)] == [0, 2]
+
+
+def test_another_copy_on_the_same_host_is_refused_while_one_is_played(tmp_path, url):
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    open_run(here, '{"run_id": "r"}')
+    with held(here), Mirror(here, url).marked():
+        with pytest.raises(InputError, match="is being played by process"):
+            Mirror(elsewhere, url).check()
+        Mirror(here, url).check()
+
+
+def test_what_is_gone_here_for_another_reason_stays_there(tmp_path, url):
+    here = tmp_path / "here"
+    open_run(here, '{"run_id": "r"}')
+    commit(here, url, rich(0))
+    commit(here, url, graded(1))
+    for path in (here / "samples" / "part-000001.parquet", here / "trajectories" / "part-000002.parquet"):
+        path.unlink()
+    for ledger in here.glob("ledger*"):
+        ledger.unlink()
+    commit(here, url, graded(2))
+    there = {name for name in objects(url) if "/part-" in name}
+    assert there >= {"samples/part-000001.parquet", "trajectories/part-000002.parquet"}
+
+
 def test_a_node_that_dies_between_a_part_and_its_ledger_neither_loses_nor_doubles_a_row(tmp_path, url):
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     open_run(here, '{"run_id": "r"}')
@@ -145,9 +189,9 @@ def test_a_node_that_dies_between_a_part_and_its_ledger_neither_loses_nor_double
         mirror = Mirror(here, url)
         async with TrajectoryStore(here) as store:
             await store.commit(make_commit(graded(0)))
-            mirror.put_with(store._ledger.path, store._ledger.copy, is_last=True)  # the rows are in the ledger alone
+            mirror.put_with(store._ledger, is_last=True)  # the rows are in the ledger alone
             await store.seal()
-            mirror.put()
+            mirror.put_with(store._ledger)
 
     asyncio.run(committed())
     Mirror(elsewhere, url).fetch()
@@ -171,26 +215,39 @@ def test_each_part_of_a_run_with_several_stores_is_put_there_once(tmp_path, url,
             await store.close()
 
     Mirror(tmp_path, url).announce(shard.ledger_file(tmp_path) for shard in shards)
-    assert objects(url) == {"ledger.sqlite": 0, "ledger-1.sqlite": 0}
+    assert objects(url) == {"ledger-0-of-2.sqlite": 0, "ledger-1-of-2.sqlite": 0}
     asyncio.run(committed())
     assert sorted(name for name in put if "/part-" in name) == [f"trajectories/part-00000{n}.parquet" for n in (1, 2)]
 
 
-def test_a_compaction_cut_off_between_bucket_and_bucket_is_no_row_twice(tmp_path, url, monkeypatch):
+@pytest.mark.parametrize("cut", range(4))
+def test_a_compaction_cut_off_at_any_object_loses_and_doubles_no_row(tmp_path, url, monkeypatch, cut):
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     open_run(here, '{"run_id": "r"}')
     for number in range(3):
         commit(here, url, graded(number))
     compact(here)
+    left = [cut]
+
+    def until_cut(method):
+        def call(self, name, *more):
+            left[0] -= name not in CHANGING
+            if left[0] < 0:
+                raise StoreError("the network is gone")
+            return method(self, name, *more)
+
+        return call
+
     with monkeypatch.context() as patch:
-        patch.setattr(Objects, "remove", lambda self, name: (_ for _ in ()).throw(StoreError("the network is gone")))
+        patch.setattr(Objects, "upload", until_cut(Objects.upload))
+        patch.setattr(Objects, "remove", until_cut(Objects.remove))
         with pytest.raises(StoreError, match="gone"):
             Mirror(here, url).follow()
-    assert len([name for name in objects(url) if "/part-" in name]) == 3
+    assert set(read(url).to_table(columns=["sample_index"]).column(0).to_pylist()) == {0, 1, 2}
     Mirror(elsewhere, url).fetch()
-    assert [record.spec.sample_index for record in trajectories(elsewhere)] == [0, 1, 2]
     commit(elsewhere, url, graded(3))
     assert [record.spec.sample_index for record in trajectories(elsewhere)] == [0, 1, 2, 3]
+    assert read(url).count_rows() == 4
 
 
 def test_several_runs_below_a_url_are_read_together(tmp_path, url, monkeypatch):
@@ -213,7 +270,7 @@ def test_a_server_that_is_gone_fails_the_close_and_leaves_every_row_here(tmp_pat
         async with TrajectoryStore(tmp_path / "r", mirror=mirror) as store:
             await store.commit(make_commit(graded(0)))
 
-    with pytest.raises(StoreError, match="could not be written"):
+    with pytest.raises(StoreError, match="could not be put to s3://"):
         asyncio.run(committed())
     assert len([*trajectories(tmp_path / "r")]) == 1
     commit(tmp_path / "r", url)
@@ -234,7 +291,7 @@ def test_a_run_that_another_host_plays_is_refused_until_that_host_has_been_silen
             patch.setattr(socket, "gethostname", lambda: "another-host")
             with pytest.raises(InputError, match=f"is being played by process {os.getpid()} on .* since"):
                 Mirror(elsewhere, url).check()
-            patch.setattr("realwork.dataset.mirror.MARKED_S", 0.0)
+            patch.setattr("realwork.dataset.claim.FRESH_S", 0.0)
             Mirror(elsewhere, url).check()
     assert ".realwork-played-by" not in objects(url)
 

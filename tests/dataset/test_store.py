@@ -176,8 +176,13 @@ def test_a_part_that_is_gone_is_an_error_and_not_a_run_without_its_rows(tmp_path
     part_files(tmp_path)[0].rename(tmp_path / "elsewhere")
     with pytest.raises(PartMissing, match=r"part-000001\.parquet is gone"):
         TrajectoryStore(tmp_path)
+    for _ in range(2):
+        with pytest.raises(PartMissing):
+            [*trajectories(tmp_path)]
     with pytest.raises(PartMissing):
         [*earlier_summaries(tmp_path)]
+    (tmp_path / "elsewhere").rename(tmp_path / "trajectories" / "part-000001.parquet")
+    assert len([*trajectories(tmp_path)]) == 1
 
 
 def test_a_restart_goes_on_with_the_numbers_and_removes_what_was_left_half_written(tmp_path):

@@ -134,7 +134,7 @@ def play(folder, faults, *, for_ever, code, **sections):
     answers = Faulty(faults, for_ever=for_ever)
     with Endpoint(answers) as endpoint:
         file = run_file(folder, endpoint.base_url, **sections)
-        result = realwork("run", file, "--run-id", "r", "--sandbox", "local", cwd=folder)
+        result = realwork("run", file, "--run-id", "r", "--sandbox", "local", "--no-ray", cwd=folder)
     assert result.returncode == code, result.stderr
     return {row["environment_id"]: row for row in rows(folder / "out" / "r")}, plain(result.stderr), answers.requests
 
