@@ -127,7 +127,8 @@ class LocalCalls:
         answered: asyncio.Future[Answer] = loop.create_future()
 
         def work() -> None:
-            answer = call_packed((plugin.code, plugin.environment_variables), call, state)
+            own = call.model_copy(deep=True)  # what the plugin does to it stays with it
+            answer = call_packed((plugin.code, plugin.environment_variables), own, state)
             with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(take, answer)
 

@@ -1,5 +1,6 @@
 """A run that is submitted as a job to a Ray cluster that is there already."""
 
+import json
 import shutil
 import subprocess
 import time
@@ -9,6 +10,7 @@ import pytest
 from tests.e2e.cluster import TOKEN, ray_head
 from tests.e2e.command import REALWORK, REPOSITORY, clean_environment, own_containers, plain, rows, run_file
 from tests.endpoint import DONE, Endpoint, by_turn, run
+from tests.plugins.modules import EXAMPLE, evaluating
 
 RAY = REALWORK.with_name("ray")
 KEY = "sk-canary-of-the-flag"
@@ -32,7 +34,15 @@ def submitted(docker_image, tmp_path_factory):
     run_id = f"job-{time.time_ns()}"
     config = (folder / "work" / "configs" / "scripted.json").read_text()
     config = config.replace('"rollout_config": {}', f'"rollout_config": {{"trajectory_output_path": "{folder}/out"}}')
+    config = config.replace(
+        '"environments"', '"plugins": ["beside", {"module": "in_folder", "num_cpus": 0.1}], "environments"'
+    )
     (folder / "work" / "configs" / "scripted.json").write_text(config)
+    (folder / "work" / "configs" / "beside.py").write_text(EXAMPLE)
+    (folder / "work" / "helper.py").write_text("MARK = 0.5\n")
+    (folder / "work" / "in_folder.py").write_text(
+        "import helper\n" + evaluating("in_folder", "return {'m': helper.MARK}")
+    )
     patience = time.monotonic() + 120
     with ray_head(folder, has_dashboard=True) as (address, dashboard, _):
         submit = [RAY, "job", "submit", "--address", dashboard, "--working-dir", "."]
@@ -58,6 +68,8 @@ def test_a_job_plays_the_run_file_on_the_cluster(submitted):
     assert job.returncode == 0, job.stdout + job.stderr
     (row,) = rows(folder / "out" / run_id)
     assert (row["environment_id"], row["success"]) == ("hello", True)
+    assert json.loads(row["plugin_data"])["custom_analyzer"]["analysis"] == {"custom_metric": 42}
+    assert {each["name"]: each["value"] for each in row["rewards"]} == {"tests": 1.0, "m": 0.5}
     assert own_containers(run_id) == []
 
 
