@@ -96,7 +96,7 @@ def test_a_spent_budget_finishes_what_was_begun_and_the_run_can_be_taken_up(tmp_
 
         def play_with(budget):
             file = run_file(tmp_path, endpoint.base_url, llm_config={"max_run_tokens": budget}, **common)
-            result = realwork("run", file, "--run-id", "r", "--sandbox", "local", cwd=tmp_path)
+            result = realwork("run", file, "--run-id", "r", "--sandbox", "local", "--no-ray", cwd=tmp_path)
             return result.returncode, plain(result.stderr), rows(tmp_path / "out" / "r")
 
         code, said, found = play_with(40)

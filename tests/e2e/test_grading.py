@@ -9,8 +9,6 @@ from tests.endpoint import DONE, Endpoint, run
 
 from .command import environment, realwork, rows, run_file
 
-pytestmark = pytest.mark.usefixtures("on_cluster")
-
 TESTS = "from work import add\n\ndef test_add():\n    assert add(1, 2) == 3\n"
 AGENTS = {
     "oracle": "echo 'def add(a, b): return a + b' >work.py; touch /etc/elsewhere",
@@ -43,7 +41,7 @@ def test_the_solution_is_worth_1_and_nothing_and_a_cheat_0_in_both_modes(docker_
     ]
     with Endpoint(act) as endpoint:
         file = run_file(tmp_path, endpoint.base_url, environments=environments)
-        result = realwork("run", file, "--run-id", "graded", cwd=tmp_path)
+        result = realwork("run", file, "--run-id", "graded", "--no-ray", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     found = {row["environment_id"]: row for row in rows(tmp_path / "out" / "graded")}
     assert {name: (row["reward"], row["success"], row["reward_valid"]) for name, row in found.items()} == {
@@ -67,7 +65,7 @@ def test_every_test_command_may_write_beside_the_tests_as_the_user_of_the_sandbo
     with Endpoint(lambda _: DONE) as endpoint:
         limits = {"memory_mib": 256, "user": "nobody"}
         file = run_file(tmp_path, endpoint.base_url, environments=environments, sandbox_config=limits)
-        result = realwork("run", file, "--run-id", "written", cwd=tmp_path)
+        result = realwork("run", file, "--run-id", "written", "--no-ray", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert [row["reward"] for row in rows(tmp_path / "out" / "written")] == [1.0, 1.0]
 

@@ -162,7 +162,7 @@ def test_a_failing_plugin_is_said_once_and_costs_nothing(docker_image, tmp_path)
     (tmp_path / "raising.py").write_text(RAISING_PLUGIN)
     with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
         file = run_file(tmp_path, endpoint.base_url, plugins=["raising"], episode_control_config={"max_episodes": 2})
-        result = realwork("run", file, "--run-id", "raising", cwd=tmp_path)
+        result = realwork("run", file, "--run-id", "raising", "--no-ray", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("plugin raising failed") == 1
     assert all(row["success"] and "no luck" in row["plugin_data"] for row in rows(tmp_path / "out" / "raising"))

@@ -12,8 +12,6 @@ from tests.endpoint import DONE, Answer, Endpoint, error, reply, run
 from .cluster import joined
 from .command import environment, plain, realwork, rows, run_file
 
-pytestmark = pytest.mark.usefixtures("on_cluster")
-
 NOW = {"retry-after-ms": "1"}
 MIB = 1 << 20
 BAD = reply(None, ("execute_command", '{"command": "touch do'))
@@ -230,7 +228,7 @@ def test_no_connection_fails_the_attempt_and_another_replica_saves_it(tmp_path):
         free.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     file = run_file(tmp_path, dead, environments=[environment("e", max_retries=0)])
-    result = realwork("run", file, "--run-id", "dead", "--sandbox", "local", cwd=tmp_path)
+    result = realwork("run", file, "--run-id", "dead", "--sandbox", "local", "--no-ray", cwd=tmp_path)
     assert result.returncode == 1, result.stderr
     (row,) = rows(tmp_path / "out" / "dead")
     assert outcome(row) == FAILED
@@ -238,7 +236,7 @@ def test_no_connection_fails_the_attempt_and_another_replica_saves_it(tmp_path):
     with Endpoint(works) as endpoint:
         llm = {"model": "m", "base_url": [dead, endpoint.base_url]}
         file = run_file(tmp_path, llm_config=llm, episode_control_config={"max_episodes": 6})
-        result = realwork("run", file, "--run-id", "saved", "--sandbox", "local", cwd=tmp_path)
+        result = realwork("run", file, "--run-id", "saved", "--sandbox", "local", "--no-ray", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     found = rows(tmp_path / "out" / "saved")
     assert [outcome(row) for row in found] == [DID_IT] * 6
@@ -293,7 +291,7 @@ def test_what_an_endpoint_will_not_take_is_left_out(tmp_path):
             environments=environments,
             rollout_config={"max_steps": 6, "max_parallel_rollouts": 1},
         )
-        result = realwork("run", file, "--run-id", "r", "--sandbox", "local", cwd=tmp_path)
+        result = realwork("run", file, "--run-id", "r", "--sandbox", "local", "--no-ray", cwd=tmp_path)
     assert result.returncode == 1, result.stderr
     found = {row["environment_id"]: row for row in rows(tmp_path / "out" / "r")}
     assert outcome(found["optional"]) == ("truncated", "action_limit", None, 1.0, True)

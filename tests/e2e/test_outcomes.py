@@ -40,7 +40,7 @@ def test_a_failing_init_command_fails_its_environment_only(docker_image, tmp_pat
             ],
             episode_control_config={"max_episodes": 3},
         )
-        result = realwork("run", file, "--run-id", "init", cwd=tmp_path)
+        result = realwork("run", file, "--run-id", "init", "--no-ray", cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.count("No rollout of bad can be played") == 1
     assert result.stderr.count("exit code 7: no such package") == 1
@@ -86,7 +86,7 @@ def test_many_rollouts_pay_the_init_once_and_a_second_run_does_not(fresh_name, t
 
 def test_quiet_prints_nothing_when_all_is_well(docker_image, tmp_path):
     with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
-        result = realwork("run", run_file(tmp_path, endpoint.base_url), "--quiet", cwd=tmp_path)
+        result = realwork("run", run_file(tmp_path, endpoint.base_url), "--quiet", "--no-ray", cwd=tmp_path)
     assert (result.returncode, result.stdout, plain(result.stderr)) == (0, "", "")
 
 
@@ -100,17 +100,17 @@ def test_a_run_is_resumed_by_its_directory_and_with_another_run_file_when_that_i
 
     with Endpoint(respond) as endpoint:
         file = run_file(tmp_path, endpoint.base_url, rollout_config={"trajectory_output_path": "out"})
-        assert realwork("run", file, "--run-id", "twice", cwd=tmp_path).returncode == 1
+        assert realwork("run", file, "--run-id", "twice", "--no-ray", cwd=tmp_path).returncode == 1
         down[0] = False
-        resumed = realwork("run", file, "--resume", "out/twice", cwd=tmp_path)
+        resumed = realwork("run", file, "--resume", "out/twice", "--no-ray", cwd=tmp_path)
         assert resumed.returncode == 0, resumed.stderr
         assert [(row["attempt"], row["reward"]) for row in rows(tmp_path / "out" / "twice")] == [(0, None), (1, 1.0)]
         parts = {part: part.read_bytes() for part in (tmp_path / "out" / "twice" / "trajectories").iterdir()}
-        again = realwork("run", file, "--resume", "out/twice", cwd=tmp_path)
+        again = realwork("run", file, "--resume", "out/twice", "--no-ray", cwd=tmp_path)
         assert (again.returncode, "nothing is missing" in plain(again.stderr)) == (0, True), again.stderr
         more = {"rollout_config": {"trajectory_output_path": "out"}, "episode_control_config": {"max_episodes": 2}}
         file = run_file(tmp_path, endpoint.base_url, **more)
-        refused = realwork("run", file, "--resume", "out/twice", cwd=tmp_path)
+        refused = realwork("run", file, "--resume", "out/twice", "--no-ray", cwd=tmp_path)
         assert refused.returncode == 2
         assert "episode_control_config.max_episodes: 1 in run.json, 2 in this run" in plain(refused.stderr)
         forced = realwork("run", file, "--resume", "out/twice", "--force-config", cwd=tmp_path)

@@ -198,7 +198,7 @@ def test_bench_measures_the_sandbox_beside_the_engine_and_the_host(docker_image,
 def test_a_refused_key_stops_the_run_with_one_message_and_is_nowhere_in_the_output(docker_image, tmp_path):
     with Endpoint(lambda _: error(401, "invalid key: you sent Bearer sk-canary-echo")) as endpoint:
         file = run_file(tmp_path, endpoint.base_url, episode_control_config={"max_episodes": 20})
-        result = realwork("run", file, "--run-id", "refused", cwd=tmp_path, OPENAI_API_KEY="sk-canary-echo")
+        result = realwork("run", file, "--run-id", "refused", "--no-ray", cwd=tmp_path, OPENAI_API_KEY="sk-canary-echo")
     assert result.returncode == 1
     assert result.stderr.count("The run was stopped") == 1
     assert "invalid key" in result.stderr
@@ -220,7 +220,7 @@ def test_a_run_with_the_local_sandbox_says_loudly_what_that_means_and_a_failing_
         file = run_file(
             tmp_path, endpoint.base_url, environments=environments, episode_control_config={"max_episodes": 4}
         )
-        result = realwork("run", file, "--run-id", "local", "--sandbox", "local", cwd=tmp_path)
+        result = realwork("run", file, "--run-id", "local", "--sandbox", "local", "--no-ray", cwd=tmp_path)
     assert result.returncode == 1
     assert "NO ISOLATION" in result.stderr
     assert result.stderr.count("no such package") == 2  # in the command, and in what it said
