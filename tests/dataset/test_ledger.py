@@ -61,6 +61,7 @@ def test_a_writer_killed_at_named_points_neither_loses_nor_doubles_a_row(tmp_pat
         assert set(found.values()) <= {1}
     assert len(ended) > 1
     assert len(found) == 60
+    open_run(directory, "{}")  # as the next start would
     assert not list(tmp_path.rglob("*.tmp"))
     assert {part.name for part in (directory / "samples").iterdir()} <= {part.name for part in part_files(directory)}
 

@@ -35,7 +35,7 @@ def test_whatever_dies_at_a_named_point_each_planned_rollout_has_one_graded_row(
         episode_control_config={"max_episodes": ROLLOUTS // 2},
         rollout_config={"max_parallel_rollouts": 4, "save_trajectory_interval": 1, "store_shards": 2 - seed % 2},
     )
-    armed = dict.fromkeys(ACTOR_POINTS, 0.8 / ROLLOUTS) | {"after-wal": 0.02, "claimed": 0.2, "renamed": 0.2}
+    armed = dict.fromkeys(ACTOR_POINTS, 1.4 / ROLLOUTS) | {"after-wal": 0.02, "claimed": 0.2, "renamed": 0.2}
     points = ",".join(f"{name}:{chance}" for name, chance in armed.items())
     directory = tmp_path / "out" / "r"
     with Reader(directory) as reader:
@@ -52,7 +52,8 @@ def test_whatever_dies_at_a_named_point_each_planned_rollout_has_one_graded_row(
     graded = Counter((row["environment_id"], row["sample_index"]) for row in found if row["reward_valid"])
     assert graded == Counter((name, sample) for name in "ab" for sample in range(ROLLOUTS // 2))
     lost = [row for row in found if not row["reward_valid"]]
-    assert {(row["status"], row["failure_cause"], row["reward"]) for row in lost} <= {("failed", "node", None)}
+    told = {("failed", "node", None), ("cancelled", "cancelled", None)}  # the latter when the stores died too often
+    assert {(row["status"], row["failure_cause"], row["reward"]) for row in lost} <= told
     assert lost, "nothing died"
     shards = shards_of(directory)
     assert len(shards) == 2 - seed % 2
