@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from realwork import __version__
-from realwork.cli import compact, export, images, inspection, machine, measure, numbers, plugins, runs, serve
+from realwork.cli import compact, export, images, inspection, machine, measure, numbers, plugins, runs, serve, submit
 from realwork.cli.console import errors
 from realwork.errors import InputError, RealworkError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command("run")(runs.run)
 app.command("demo")(runs.demo)
 app.command("check")(runs.check)
+app.command("submit")(submit.submit)
 app.command("plugins")(plugins.plugins)
 app.command("stats")(numbers.stats)
 app.command("show")(inspection.show)

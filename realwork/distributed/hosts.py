@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from realwork.distributed.hooks import LocalCalls
-from realwork.errors import NodeError, RealworkError
+from realwork.errors import NodeError, blame
 from realwork.plugins.panel import CallPlugin
 
 
@@ -120,12 +120,8 @@ class _LocalActor:
 
 async def _guarded(work: Coroutine[Any, Any, Any]) -> Any:
     """What `work` returns; a defect there is raised as one of another process would be."""
-    try:
+    with blame(NodeError, "it failed"):
         return await work
-    except RealworkError:
-        raise
-    except Exception as error:
-        raise NodeError(f"{type(error).__name__}: {error}") from error
 
 
 class _Method:

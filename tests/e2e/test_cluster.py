@@ -2,13 +2,25 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import time
 
 import pytest
 
-from tests.e2e.cluster import TOKEN, ray_head
-from tests.e2e.command import REALWORK, REPOSITORY, clean_environment, own_containers, plain, rows, run_file
+from tests.e2e.cluster import TOKEN, free_port, ray_head
+from tests.e2e.command import (
+    REALWORK,
+    REPOSITORY,
+    clean_environment,
+    environment,
+    own_containers,
+    plain,
+    realwork,
+    rows,
+    run_file,
+    wait_until,
+)
 from tests.endpoint import DONE, Endpoint, by_turn, run
 from tests.plugins.modules import EXAMPLE, evaluating
 
@@ -18,10 +30,8 @@ LISTED = ("actors", "tasks", "jobs", "workers", "objects")
 """What the state API knows of."""
 
 
-def run_in(folder, command, environment):
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
+def run_in(folder, command, variables):
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +40,7 @@ def submitted(docker_image, tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
     for name in ("configs", "examples"):
         shutil.copytree(REPOSITORY / name, folder / "work" / name)
-    environment = clean_environment(**TOKEN)
+    variables = clean_environment(**TOKEN)
     run_id = f"job-{time.time_ns()}"
     config = (folder / "work" / "configs" / "scripted.json").read_text()
     config = config.replace('"rollout_config": {}', f'"rollout_config": {{"trajectory_output_path": "{folder}/out"}}')
@@ -47,20 +57,40 @@ def submitted(docker_image, tmp_path_factory):
     with ray_head(folder, has_dashboard=True) as (address, dashboard, _):
         submit = [RAY, "job", "submit", "--address", dashboard, "--working-dir", "."]
         command = [*submit, "--", "realwork", "run", "configs/scripted.json", "--run-id", run_id]
-        job = run_in(folder / "work", command, environment)
+        job = run_in(folder / "work", command, variables)
         while "No available agent" in job.stderr and time.monotonic() < patience:
-            job = run_in(folder / "work", command, environment)
+            job = run_in(folder / "work", command, variables)
         with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
             file = run_file(folder, endpoint.base_url)
             join = [REALWORK, "run", file, "--run-id", f"{run_id}-joined", "--address", address, "--llm-api-key", KEY]
-            joined = run_in(folder / "work", join, environment)
+            joined = run_in(folder / "work", join, variables)
         told = [
-            run_in(folder, [RAY, "list", what, "--detail", "--limit=1000"], environment | {"RAY_ADDRESS": dashboard})
+            run_in(folder, [RAY, "list", what, "--detail", "--limit=1000"], variables | {"RAY_ADDRESS": dashboard})
             for what in LISTED
         ]
         check = [REALWORK, "check", "configs/openrouter.json", "--address", address]
-        keyless = run_in(folder / "work", check, environment | {"OPENROUTER_API_KEY": "sk-canary-of-the-driver"})
-    return folder, run_id, job, joined, keyless, told
+        keyless = run_in(folder / "work", check, variables | {"OPENROUTER_API_KEY": "sk-canary-of-the-driver"})
+        left = follow_and_leave(folder, dashboard, f"{run_id}-left", variables)
+    return folder, run_id, job, joined, keyless, told, left
+
+
+def follow_and_leave(folder, dashboard, run_id, variables):
+    """What `realwork submit` says when it is left while the job goes on; waits for the end of that job."""
+    command = [REALWORK, "submit", "configs/scripted.json", "--address", dashboard, "--run-id", run_id]
+    process = subprocess.Popen(
+        command,
+        cwd=folder / "work",
+        env=variables | {"RAY_ADDRESS": "127.0.0.1:1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    first = next(line for line in process.stdout if line.startswith("job "))
+    process.stdout.readline()  # of the job's log
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    wait_until(lambda: rows(folder / "out" / run_id), seconds=120, what="the row of the job that was left")
+    return process.returncode, first + said
 
 
 def test_a_job_plays_the_run_file_on_the_cluster(submitted):
@@ -73,6 +103,33 @@ def test_a_job_plays_the_run_file_on_the_cluster(submitted):
     assert own_containers(run_id) == []
 
 
+def test_a_job_that_is_left_goes_on_and_how_to_end_it_is_said(submitted):
+    folder, run_id, *_, (code, said) = submitted
+    assert code == 130, said
+    job_id = f"realwork-{run_id}-left"
+    assert said.startswith(f"job {job_id} at http://127.0.0.1:")
+    assert "The job goes on." in said
+    assert "ray job stop --address http://127.0.0.1:" in said
+    assert "Traceback" not in said
+    (row,) = rows(folder / "out" / f"{run_id}-left")
+    assert row["success"] is True
+
+
+def test_what_cannot_be_submitted_is_said_before_anything_is_sent(tmp_path):
+    (tmp_path / "copied").mkdir()
+    (tmp_path / "job").mkdir()
+    file = run_file(tmp_path / "job", environments=[environment("e", copy_folders=["../copied"])])
+    refused = realwork("submit", file, cwd=tmp_path / "job")
+    assert refused.returncode == 2
+    assert f"{tmp_path}/copied is not below {tmp_path}/job" in plain(refused.stderr)
+    assert "a job's folder goes away with it" in plain(refused.stderr)
+    away = run_file(tmp_path / "job", rollout_config={"trajectory_output_path": str(tmp_path / "out")})
+    refused = realwork("submit", away, "--address", f"http://127.0.0.1:{free_port()}", cwd=tmp_path / "job")
+    assert refused.returncode == 2
+    assert "the job could not be submitted to http://127.0.0.1:" in plain(refused.stderr)
+    assert "Traceback" not in refused.stderr
+
+
 def test_a_run_joins_the_cluster_at_an_address(submitted):
     folder, run_id, _, joined, *_ = submitted
     assert joined.returncode == 0, joined.stderr
@@ -81,7 +138,7 @@ def test_a_run_joins_the_cluster_at_an_address(submitted):
 
 
 def test_a_key_that_only_the_driver_has_is_missed_before_anything_starts(submitted):
-    *_, keyless, _ = submitted
+    keyless = submitted[4]
     assert keyless.returncode == 2, keyless.stderr
     said = plain(keyless.stderr)
     assert "OPENROUTER_API_KEY is not set in Ray's processes there" in said
@@ -89,7 +146,7 @@ def test_a_key_that_only_the_driver_has_is_missed_before_anything_starts(submitt
 
 
 def test_a_key_is_nowhere_in_what_the_cluster_tells_of_a_run(submitted):
-    *_, told = submitted
+    told = submitted[5]
     assert [each.returncode for each in told] == [0] * len(LISTED), told
     assert "RolloutActor" in told[0].stdout
     assert "RolloutActor.run" in told[1].stdout

@@ -23,12 +23,25 @@ SCRIPTED = {"model": "scripted:script.json"}
 REPLIES = [
     {"tool_calls": [{"name": "execute_command", "arguments": {"command": f"touch step-{n} done"}}]} for n in range(3)
 ]
+HOMESICK = """
+    def __init__(self):
+        self.home = os.getpid()
+
+    def __setstate__(self, state):
+        if state["home"] != os.getpid():
+            raise RuntimeError("not at home")
+        self.__dict__ = state
+"""
 ODD = {
     "raises": evaluating("raises", "raise ValueError('boom')"),
     "hangs": watching("hangs", "post_action", "time.sleep(300)"),
     "exits": filtering("exits", "os._exit(3)"),
     "killed": modifying("killed", "import signal; os.kill(os.getpid(), signal.SIGKILL)"),
     "nonsense": filtering("nonsense", "return 'nonsense'"),
+    "locked": watching(
+        "locked", "post_episode", "import threading; context.set('own', threading.Lock()); return context"
+    ),
+    "homesick": watching("homesick", "post_episode", "return context") + HOMESICK,
     "slow": filtering("slow", "time.sleep(0.3); return actions"),
     "unsure": managing("unsure", "return 'no'", "return {}"),
 }
@@ -62,7 +75,9 @@ def test_a_run_ends_complete_whatever_its_plugins_do_and_the_rows_say_it(tmp_pat
         assert said["custom_analyzer"]["analysis"] == {"custom_metric": 42}
         assert said["custom_analyzer"]["suggestions"] == ["Custom suggestion based on analysis"]
         errors = {name: each["error"] for name, each in said.items() if "error" in each}
-        assert errors.keys() == {"raises", "hangs", "exits", "killed", "nonsense"}
+        assert errors.keys() == {"raises", "hangs", "exits", "killed", "nonsense", "locked", "homesick"}
+        assert "cannot pickle" in errors["locked"]
+        assert "it cannot be unpickled: not at home" in errors["homesick"]
         assert "boom (ValueError, raises.py, line" in errors["raises"]
         assert errors["hangs"] == "post_action: gave no answer for 3 s"
         assert "its process ended before it answered" in errors["exits"]

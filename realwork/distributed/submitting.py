@@ -1,0 +1,78 @@
+"""A run as a job of a Ray cluster, over the HTTP port of its dashboard.
+
+Guarantees: what is sent is the current folder, without outputs, environments and files that hold secrets by their name;
+no variable of this process goes along. The job goes on whatever becomes of the process that follows it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from realwork.errors import InputError, NodeError, blame
+
+LEFT_OUT = (
+    *(".git", ".venv", "venv", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", "node_modules"),
+    *(".env", ".env.*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", ".ssh", ".aws", ".netrc"),
+)
+"""Names, anywhere below the folder, that never travel."""
+LOOK_EVERY_S = 1.0
+LAST_LOOK_S = 60.0
+
+
+class Job:
+    """A job that was submitted.
+
+    Attributes:
+        job_id: by which every command of Ray knows it.
+    """
+
+    def __init__(self, client: JobSubmissionClient, job_id: str) -> None:
+        self._client = client
+        self.job_id = job_id
+
+    def follow(self, on_text: Callable[[str], None]) -> int:
+        """Tell what the job writes until it ends; its exit code, 1 where it has none.
+
+        Raises:
+            NodeError: the cluster does not answer any more.
+        """
+        with blame(NodeError, f"job {self.job_id} cannot be followed"):
+            return asyncio.run(self._follow(on_text))
+
+    async def _follow(self, on_text: Callable[[str], None]) -> int:
+        async for text in self._client.tail_job_logs(self.job_id):
+            on_text(text)
+        async with asyncio.timeout(LAST_LOOK_S):
+            while True:
+                told = await asyncio.to_thread(self._client.get_job_info, self.job_id)
+                if told.status.is_terminal():
+                    break
+                await asyncio.sleep(LOOK_EVERY_S)
+        if told.status != JobStatus.FAILED or not told.driver_exit_code:
+            return 0 if told.status == JobStatus.SUCCEEDED else 1
+        return int(told.driver_exit_code)
+
+
+def submit_job(address: str, folder: Path, command: str, *, job_id: str, left_out: Sequence[str] = ()) -> Job:
+    """Let the cluster whose dashboard is at `address` run `command` in a copy of `folder`.
+
+    Args:
+        left_out: paths below `folder` that stay here, beside `LEFT_OUT`.
+
+    Raises:
+        InputError: no dashboard answers there, or it refuses the job.
+    """
+    try:
+        client = JobSubmissionClient(address)
+        excludes = [*LEFT_OUT, *(f"/{path}" for path in left_out)]
+        runtime_env = {"working_dir": str(folder), "excludes": excludes}
+        return Job(client, client.submit_job(entrypoint=command, submission_id=job_id, runtime_env=runtime_env))
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        said = str(error).strip().splitlines()
+        raise InputError(
+            f"the job could not be submitted to {address}: {said[-1] if said else type(error).__name__}. Give the "
+            "address of the cluster's dashboard, such as http://127.0.0.1:8265, which 'ray start --head' prints; a "
+            "cluster with token authentication needs RAY_AUTH_MODE=token and its token here."
+        ) from error
