@@ -24,18 +24,17 @@ from realwork.distributed.cluster import (
     connected,
     is_connected,
     nodes,
-    on_every_node,
     plugin_problems,
-    slots_that_fit,
     this_machine,
 )
 from realwork.distributed.driver import Driver
 from realwork.distributed.hosts import LocalHost, RayHost
+from realwork.distributed.nodes import Nodes
 from realwork.distributed.result import Observer, RunResult, finished_result
 from realwork.distributed.slot import rollout_memory_mib
 from realwork.errors import InputError
 from realwork.model.budget import Used
-from realwork.preflight import capacity_problems, engine_needs, engine_problems, engine_shortcomings, key_problems
+from realwork.preflight import Question, capacity_problems, engine_needs, engine_problems, engine_shortcomings
 from realwork.record import RolloutSettings, cut_off_rollout
 from realwork.runfile import RunFile
 from realwork.runfile.checks import restaging_warnings
@@ -44,6 +43,7 @@ from realwork.schedule import EnvironmentProgress, Schedule
 from realwork.settings import given_key, shared_settings
 from realwork.types import RolloutSpec, RolloutSummary
 
+MAX_NODES_TOLD = 10
 _LOG = logging.getLogger(__name__)
 
 
@@ -109,8 +109,8 @@ def opened(
         if not where.is_local:
             observer.doing("Joining the Ray cluster" if joins else "Starting a local Ray, which takes seconds")
         with nullcontext() if where.is_local else connected(where.address):
-            found = [this_machine()] if where.is_local else nodes()
-            slots = _slots(settings, run_file, observer.note, found, is_joined=joins)
+            here = [this_machine()] if where.is_local else nodes()
+            found = _nodes(settings, run_file, observer.note, here, is_joined=joins)
             _note_shortcomings(settings.config, observer.doing, found if joins else None)
             open_run(directory, run_json, takes_changes=takes_changes)
             with mirror.marked() if mirror is not None else nullcontext():
@@ -118,6 +118,7 @@ def opened(
                 schedule, used = _plan(run_file, run_id, directory)
                 yield Driver(
                     LocalHost() if where.is_local else RayHost(),
+                    found,
                     settings,
                     schedule,
                     used,
@@ -125,7 +126,6 @@ def opened(
                     run_id=run_id,
                     directory=directory,
                     url=url,
-                    slots=slots,
                     observer=observer,
                 )
 
@@ -160,8 +160,8 @@ def check_run(run_file: RunFile, *, address: str | None = None, on_progress: Cal
         Mirror(working_copy(output), output).check()
     if address is not None:
         with connected(address):
-            _slots(settings, run_file, on_progress, nodes(), is_joined=True)
-            _note_shortcomings(settings.config, on_progress, nodes())
+            found = _nodes(settings, run_file, on_progress, nodes(), is_joined=True)
+            _note_shortcomings(settings.config, on_progress, found)
 
 
 def _output_directory(config: RunConfig) -> Path:
@@ -215,46 +215,43 @@ def _checked_settings(run_file: RunFile, note: Callable[[str], None], *, joins: 
     return settings
 
 
-def _slots(
+def _nodes(
     settings: RolloutSettings, run_file: RunFile, note: Callable[[str], None], found: list[Node], *, is_joined: bool
-) -> int:
-    """How many rollouts run at once: as many as are wanted and fit on the nodes of `found` that can play them.
+) -> Nodes:
+    """The nodes that play the run: those of `found` that can, and when a cluster was joined, those that come later.
 
     Raises:
-        InputError: none does, or a plugin wants more than any node has.
+        InputError: none can, or a plugin wants more than any node has.
     """
     config = settings.config
     _raise_problems(run_file, plugin_problems(settings.plugins, found))
-    if is_joined:
-        problems = on_every_node(engine_problems, engine_needs(config), found)
-        for node_id, more in on_every_node(key_problems, run_file.key, found).items():
-            problems[node_id] += more
-        if not all(problems.values()):
-            found = [node for node in found if not problems[node.node_id]]
-        else:
-            _raise_problems(
-                run_file, [f"node {node.name}: {each}" for node in found for each in problems[node.node_id]]
-            )
-    memory_mib = rollout_memory_mib(config)
     cpus = max(config.limits(each).cpus for each in config.environments)
-    fitting = slots_that_fit(found, memory_mib=memory_mib, cpus=cpus)
-    wanted = config.rollout_config.max_parallel_rollouts
+    question = Question(needs=engine_needs(config), key=run_file.key, cpus=cpus)
+    nodes = Nodes(question, rollout_memory_mib(config), watches=is_joined)
+    try:
+        if is_joined:
+            nodes.examine(found)
+        else:
+            nodes.begin_with(found[0])
+    except InputError as error:
+        _raise_problems(run_file, list(error.problems))
+    for told in (each.sentence for each in nodes.found[:MAX_NODES_TOLD] if is_joined):
+        note(told)
+    fitting, wanted = sum(each.room for each in nodes.found), config.rollout_config.max_parallel_rollouts
     if fitting < wanted:
         note(
-            f"{fitting} rollouts run at once, not {wanted}: each reserves {memory_mib} MiB of memory. "
+            f"{fitting} rollouts run at once, not {wanted}: each reserves {rollout_memory_mib(config)} MiB of memory. "
             "Lower memory_mib in sandbox_config to fit more."
         )
-    return min(fitting, wanted)
+    return nodes
 
 
-def _note_shortcomings(config: RunConfig, note: Callable[[str], None], found: list[Node] | None) -> None:
+def _note_shortcomings(config: RunConfig, note: Callable[[str], None], nodes: Nodes | None) -> None:
     """Say once what the engines of the nodes, null for this machine's alone, cannot enforce; the rows say it, too."""
-    needs = engine_needs(config)
-    if found is None:
-        said = engine_shortcomings(needs)
+    if nodes is None:
+        said = engine_shortcomings(engine_needs(config))
     else:
-        on_nodes = on_every_node(engine_shortcomings, needs, found)
-        said = list(dict.fromkeys(one for sentences in on_nodes.values() for one in sentences))
+        said = list(dict.fromkeys(one for each in nodes.found for one in each.facts.shortcomings))
     for sentence in said:
         note(f"The engine does not enforce {sentence}.")
 

@@ -5,17 +5,21 @@ Runs on any node; says what is wrong in sentences and starts no container.
 
 import asyncio
 import os
+import shutil
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from realwork.config import RunConfig
 from realwork.errors import ModelRefused, SandboxError
 from realwork.sandbox.abilities import abilities
 from realwork.sandbox.engine import Engine, open_engine
-from realwork.sandbox.image import check_shell, ensure_image
+from realwork.sandbox.image import can_be_pulled, check_shell, ensure_image, inspect_image
 from realwork.secret import NO_KEY, KeySource, Secret, read_key
 from realwork.types import Record
+
+T = TypeVar("T")
 
 
 class EngineNeeds(Record):
@@ -30,6 +34,39 @@ class EngineNeeds(Record):
     images: dict[str, str]
     networks: dict[str, str] = {}
     runtimes: dict[str, str] = {}
+
+
+class Question(Record):
+    """What is asked of a machine that is to play rollouts.
+
+    Attributes:
+        needs: what its engine must have; null where no engine is needed.
+        cpus: CPUs that its largest sandbox may use.
+        pulls: whether missing images are pulled, which may take as long as it takes.
+    """
+
+    needs: EngineNeeds | None
+    key: KeySource = KeySource()
+    cpus: float = 0.0
+    pulls: bool = False
+
+
+class MachineFacts(Record):
+    """What a machine answered.
+
+    Attributes:
+        problems: what keeps it from playing rollouts, in sentences; empty when nothing does.
+        missing_images: those that its engine does not have, and could pull.
+        engine: its version, with storage driver and cgroup version; empty where none is needed, or none answers.
+        shortcomings: what its engine cannot enforce; each completes "the engine does not enforce".
+        free_disk_mib: where its engine keeps images and containers, null where that cannot be seen.
+    """
+
+    problems: tuple[str, ...] = ()
+    missing_images: tuple[str, ...] = ()
+    engine: str = ""
+    shortcomings: tuple[str, ...] = ()
+    free_disk_mib: int | None = None
 
 
 def engine_needs(config: RunConfig) -> EngineNeeds | None:
@@ -71,6 +108,51 @@ def capacity_problems(config: RunConfig) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
+def examine(question: Question) -> MachineFacts:
+    """What there is to know of this machine before it plays a rollout."""
+    facts = _run(_engine_facts(question)) if question.needs is not None else MachineFacts()
+    cpus = os.cpu_count() or 1
+    if question.cpus > cpus:
+        told = f"sandbox_config.cpus: {question.cpus:g} CPUs, but this machine has {cpus}"
+        facts = facts.model_copy(update={"problems": (*facts.problems, told)})
+    return facts.model_copy(update={"problems": (*facts.problems, *key_problems(question.key))})
+
+
+async def _engine_facts(question: Question) -> MachineFacts:
+    needs = question.needs or EngineNeeds(images={})
+    missing: list[str] = []
+    try:
+        async with open_engine() as engine:
+            problems = await _missing_parts(engine, needs)
+            for image, environments in needs.images.items():
+                if not question.pulls and await inspect_image(engine, image) is None and can_be_pulled(image):
+                    missing.append(image)
+                elif problem := await _image_problem(engine, image, lambda _line: None):
+                    problems.append(f"docker_image of {environments}: {problem}")
+            usable = next((image for image in needs.images if image not in missing), None) if not problems else None
+            found = await abilities(engine, usable)
+            free_mib = await _free_disk_mib(engine)
+    except SandboxError as error:
+        return MachineFacts(problems=(str(error),))
+    return MachineFacts(
+        problems=tuple(problems),
+        missing_images=tuple(missing),
+        engine=found.version,
+        shortcomings=tuple(each.sentence for each in found.shortcomings),
+        free_disk_mib=free_mib,
+    )
+
+
+async def _free_disk_mib(engine: Engine) -> int | None:
+    """What is free where an engine of this machine keeps its data."""
+    root = (await engine.call("asking where the engine keeps its data", engine.client.info))["DockerRootDir"]
+    return await asyncio.to_thread(_free_mib, Path(root))
+
+
+def _free_mib(directory: Path) -> int | None:
+    return shutil.disk_usage(directory).free >> 20 if directory.is_dir() else None
+
+
 def engine_problems(needs: EngineNeeds | None, on_progress: Callable[[str], None] = lambda _: None) -> list[str]:
     """What keeps the engine of this machine from making the run's containers, one sentence each.
 
@@ -79,7 +161,7 @@ def engine_problems(needs: EngineNeeds | None, on_progress: Callable[[str], None
     return _run(_engine_problems(needs, on_progress)) if needs else []
 
 
-def _run(work: Coroutine[Any, Any, list[str]]) -> list[str]:
+def _run(work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns; where an event loop is running already, in a thread of its own."""
     try:
         asyncio.get_running_loop()

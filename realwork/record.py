@@ -25,6 +25,7 @@ from realwork.secret import KeySource
 from realwork.text import tail
 from realwork.tools import tool_schemas
 from realwork.types import (
+    Message,
     NamedReward,
     Record,
     RolloutSpec,
@@ -118,6 +119,11 @@ class AttemptRecord:
         """Whether the run was stopped before the attempt ended."""
         return self._status == "cancelled"
 
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation as it stands now."""
+        return tuple(self.episode.messages) if self.episode else ()
+
     def end(self, reason: TerminatedReason) -> None:
         """Record that the episode ended by `reason` and was graded."""
         self._status = "completed" if reason in ("completed", "completed_naturally") else "truncated"
@@ -153,7 +159,7 @@ class AttemptRecord:
             spec=self._spec,
             started_at=self._started_at,
             ended_at=datetime.now(UTC),
-            messages=tuple(episode.messages) if episode else (),
+            messages=self.messages,
             tools=json.dumps(tool_schemas()),
             steps=steps,
             sampling_params=json.dumps(self.model.sampling_params if self.model else {}),

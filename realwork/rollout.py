@@ -103,6 +103,7 @@ async def run_rollout(
     *,
     queue_s: float = 0.0,
     image_s: float = 0.0,
+    on_begin: Callable[[AttemptRecord], None] | None = None,
     on_steps: OnSteps | None = None,
     recall: Recall | None = None,
 ) -> Trajectory:
@@ -111,12 +112,15 @@ async def run_rollout(
     Args:
         queue_s: seconds that the rollout waited before it was started, for the row.
         image_s: seconds that its image has taken already, for the row.
+        on_begin: is given the record, which can be looked at while it is made.
         on_steps: called with the unfinished record every `save_trajectory_interval` steps and after each snapshot;
             without it no snapshot is taken, as nobody could go on from one.
         recall: gives the trajectory of an earlier attempt, null if it cannot be had; without it, or when the snapshot
             is not here, an attempt that was to be resumed begins at the beginning.
     """
     record = AttemptRecord(spec, settings, queue_s=queue_s, image_s=image_s)
+    if on_begin is not None:
+        on_begin(record)
     with _recorded(record):
         await _Attempt(spec, settings, backends, hooks, record, on_steps, recall).run()
     with _recorded(record):

@@ -67,6 +67,10 @@ class EpisodeControlConfig(Section):
     """After at least 3 graded episodes, start no further one of an environment whose success rate has reached this."""
     safety_limit: Count = 100
     """Absolute bound on the episodes of one environment."""
+    group_size: Count | None = None
+    """Episodes of an environment that form one group; null: all of them are one."""
+    max_open_groups: Count | None = None
+    """Most groups begun and not yet done, so that groups come back whole one after the other; null: no bound."""
 
     @property
     def episodes_per_environment(self) -> int:

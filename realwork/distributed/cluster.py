@@ -7,11 +7,11 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
 from pydantic import Field
-from ray.exceptions import AuthenticationError, RayError
+from ray.exceptions import AuthenticationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from realwork.errors import InputError
@@ -19,7 +19,6 @@ from realwork.plugins.panel import PackedPlugin
 from realwork.types import Record
 
 LOCAL_OBJECT_STORE_MIB = 512
-EXAMINE_TIMEOUT_S = 3600.0  # as long as a pull may take
 KNOCK_TIMEOUT_S = 5.0
 T = TypeVar("T")
 _is_starting = threading.Event()
@@ -143,23 +142,6 @@ def nodes() -> list[Node]:
     ]
 
 
-def slots_that_fit(found: list[Node], *, memory_mib: int, cpus: float) -> int:
-    """How many rollouts of `memory_mib` each the nodes hold at once; those with too few CPUs for one hold none.
-
-    Raises:
-        InputError: not even one fits anywhere.
-    """
-    fitting = [node.memory_mib // memory_mib for node in found if node.cpus >= cpus]
-    if sum(fitting) > 0:
-        return sum(fitting)
-    largest = max((node.memory_mib for node in found), default=0)
-    most_cpus = max((node.cpus for node in found), default=0)
-    raise InputError(
-        f"sandbox_config: one rollout needs {memory_mib} MiB of memory and {cpus:g} CPUs, but no node has more than "
-        f"{largest} MiB and {most_cpus:g} CPUs. Lower memory_mib or cpus, or add a larger node."
-    )
-
-
 def plugin_problems(plugins: Sequence[PackedPlugin], found: list[Node]) -> list[str]:
     """Which of `plugins` no node of Ray's can ever call, with what it wants; where there is no Ray, all can be."""
     problems = []
@@ -177,20 +159,7 @@ def _has(node: Node, wanted: Mapping[str, float]) -> bool:
     return not node.resources or all(node.resources.get(name, 0.0) >= amount for name, amount in wanted.items())
 
 
-def on_every_node(examine: Callable[[T], list[str]], what: T, found: list[Node]) -> dict[str, list[str]]:
-    """The problems that `examine(what)` finds on each node, by the node's id; one that gives no answer has one too."""
-    task = ray.remote(examine)
-    asked = {
-        node.node_id: task.options(
-            num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)
-        ).remote(what)
-        for node in found
-    }
-    return {node_id: _problems(call) for node_id, call in asked.items()}
-
-
-def _problems(call: "ray.ObjectRef[list[str]]") -> list[str]:
-    try:
-        return ray.get(call, timeout=EXAMINE_TIMEOUT_S)
-    except RayError as error:
-        return [f"it could not be examined: {str(error).strip().splitlines()[-1]}"]
+def on_node(node_id: str, function: Callable[..., T], *arguments: Any) -> Any:
+    """Begin a call of `function` on a node, and no other; what its answer is awaited from, or given to `ray.get`."""
+    strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote(*arguments)

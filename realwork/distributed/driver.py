@@ -5,11 +5,10 @@ gone, by the store; no rollout waits for ever, whatever its actor does. Trajecto
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import Counter
-from functools import partial
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +16,47 @@ from ray.exceptions import RayError
 
 from realwork.dataset.run_directory import note_plugins
 from realwork.distributed.answers import answer
-from realwork.distributed.gate import FIRST_PAUSE_S, OPTIONS, GateActor, Pause, watch_pauses
+from realwork.distributed.control import InFlight, RunStatus, serve
+from realwork.distributed.dispatcher import Dispatcher, Started
+from realwork.distributed.fleet import Fleet
 from realwork.distributed.hooks import RayCalls
 from realwork.distributed.hosts import Host
+from realwork.distributed.nodes import Nodes
+from realwork.distributed.pacing import Pacing
+from realwork.distributed.preparing import Preparing
 from realwork.distributed.result import Notices, Observer, RunResult
-from realwork.distributed.slot import STORE_WAIT_S, STORE_WAIT_STOPPING_S, Slot
+from realwork.distributed.slot import STORE_WAIT_S, STORE_WAIT_STOPPING_S, Shared, Slot, rollout_memory_mib
+from realwork.distributed.steering import Steering
 from realwork.distributed.store_actor import start_stores
 from realwork.distributed.stores import Stores
-from realwork.errors import PluginError, RealworkError, StoreError
-from realwork.model.budget import Budget, Used, has_limit
+from realwork.errors import Cancelled, PluginError, RealworkError, StoreError
+from realwork.model.budget import Used
 from realwork.plugins.managing import Decision, RunPlugins
-from realwork.record import RolloutSettings
-from realwork.schedule import Schedule
+from realwork.record import RolloutSettings, failed_rollout
+from realwork.schedule import Placement, Schedule
 from realwork.secret import Secret
 from realwork.types import RolloutSpec, RolloutSummary
 
 log = logging.getLogger(__name__)
 STOP_GRACE_S = 15.0
-TOLD_PAUSE_S = 5.0
-LONGEST_PAUSE_S = 30.0
 BAD_REQUESTS = 5
 """So many first attempts with nothing but bad requests say that no other will be better."""
 
 
 class Driver:
-    """One run, whose actors are where `host` has them.
+    """One run on `nodes`, whose actors are where `host` has them.
 
     Attributes:
         run_id: of the run.
         directory: of the run.
         stores: of the run while it goes on, else null.
+        dispatcher: what is in flight.
     """
 
     def __init__(
         self,
         host: Host,
+        nodes: Nodes,
         settings: RolloutSettings,
         schedule: Schedule,
         used: Used,
@@ -60,59 +65,63 @@ class Driver:
         run_id: str,
         directory: Path,
         url: str | None,
-        slots: int,
         observer: Observer,
     ) -> None:
         self._host = host
+        self._nodes = nodes
         self._settings = settings
         self._schedule = schedule
-        self._used = used
         self._given_key = given_key
         self.run_id = run_id
         self.directory = directory
         self._url = url
-        self._slots = slots
         self._observer = observer
+        self._environments = {each.id: each for each in settings.config.environments}
+        self._placement = Placement(settings.config.rollout_config.max_parallel_rollouts)
+        nodes.place(self._placement)
+        self._fleet = Fleet(self._placement, self._make_slot)
+        self.dispatcher = Dispatcher(schedule, self._placement, self._fleet)
+        self._pacing = Pacing(settings, used, schedule, observer, self.dispatcher.wake)
+        self._preparing = Preparing(self._environments, schedule, self._placement, observer.doing)
         self._plugins = RunPlugins(settings.plugins, settings.config, host.calls or RayCalls())
         self._timeout_multipliers: dict[str, float] = {}
         self._failures: Counter[str] = Counter()
         self._recorded = self._bad_requests = 0
-        self._changed = asyncio.Condition()
-        self._slots_in_use: set[Slot] = set()
         self._notices = Notices(observer, warns_of_usage=settings.config.llm_config.warn_high_usage)
         self._stopping = asyncio.Event()
+        self._shared: Shared | None = None
+        self._planned: asyncio.Task[None] | None = None
         self.stores: Stores | None = None
-        self._open_at = 0.0
         self._interrupted = False
         self._aborted: str | None = None
-        self._spent: str | None = None
         self._began = time.monotonic()
 
     async def run(self) -> RunResult:
         """Play every rollout of the schedule."""
+        slots = min(self.dispatcher.limit, self._placement.room, self._schedule.left)
         wanted = self._settings.config.rollout_config.store_shards
-        stores = self.stores = start_stores(self._host, self.directory, self._url, wanted=wanted, slots=self._slots)
-        gate = self._open_gate()
-        shared = self._host.share(self._settings)
-        key = [self._host.share(self._given_key.get_secret_value().encode())] if self._given_key else []
-        progress = self._schedule.progress()
-        slots = min(self._slots, sum(each.waiting for each in progress))
-        self._observer.started(self._url or str(self.directory), progress, slots)
+        stores = self.stores = start_stores(self._host, self.directory, self._url, wanted=wanted, slots=slots)
+        self._pacing.open(self._host)
+        self._shared = self._share(stores)
+        self._observer.started(self._url or str(self.directory), self._schedule.progress(), slots)
         self._plugins.begin()
-        watching = asyncio.create_task(self._watch(gate)) if gate is not None else None
+        watches = [asyncio.create_task(each) for each in self._watches(stores)]
+        self._planned = asyncio.create_task(self._plan(stores))
+        self._fleet.begin(slots)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                planned = tasks.create_task(self._plan(stores))
-                for _ in range(slots):
-                    slot = Slot(self._host, self._settings, shared, stores, gate, key)
-                    tasks.create_task(self._keep_busy(slot, planned))
+            gave_up = await self.dispatcher.dispatch(self._play)
+            self._aborted = self._aborted or gave_up
+            await self._planned
             await self._close(stores)
+            await self._nodes.sweep(self._settings, self.run_id)
         finally:
             self.stores = None
+            self._fleet.kill()
             stores.kill(self._host)
-            if watching is not None:
-                watching.cancel()
-                self._host.kill(gate)
+            for watch in watches:
+                watch.cancel()
+            if self._pacing.gate is not None:
+                self._host.kill(self._pacing.gate)
             await self._host.close()
         if not self._interrupted:
             for name, error in (await self._plugins.end()).items():
@@ -120,52 +129,39 @@ class Driver:
         self._note_plugins()
         return self._result()
 
+    def _share(self, stores: Stores) -> Shared:
+        return Shared(
+            host=self._host,
+            settings=self._settings,
+            environments=self._environments,
+            memory_mib=rollout_memory_mib(self._settings.config),
+            put=self._host.share(self._settings),
+            stores=stores,
+            gate=self._pacing.gate,
+            key=[self._host.share(self._given_key.get_secret_value().encode())] if self._given_key else [],
+        )
+
+    def _make_slot(self, node_id: str) -> Slot:
+        assert self._shared is not None, "the run has begun"
+        return Slot(self._shared, node_id)
+
+    def _watches(self, stores: Stores) -> list[Coroutine[Any, Any, None]]:
+        """What goes on beside the rollouts."""
+        steering = Steering(self.dispatcher, self._schedule, self._placement, self._status, self._cancel_waiting)
+        nodes = self._nodes.watch(
+            self._placement,
+            on_change=self.dispatcher.wake,
+            note=self._observer.note,
+            left=lambda: self._schedule.left,
+        )
+        return [serve(stores.central, steering.reply), nodes, self._pacing.watch()]
+
     def _note_plugins(self) -> None:
         if said := self._plugins.data():
             try:
                 note_plugins(self.directory, said)
             except StoreError as error:
                 self._observer.note(f"{error}")
-
-    def _open_gate(self) -> Any:
-        """The gate of the run's endpoint, null where none is asked; spent budgets of an earlier start hold at once."""
-        llm = self._settings.config.llm_config
-        if self._settings.script is not None:
-            return None
-        self._withhold(Budget(llm, self._used).spent())
-        told = llm.model_copy(update={"headers": {}, "extra_body": {}})  # Ray keeps what it is made with
-        return self._host.start(GateActor, told, self._used, is_here=True, **OPTIONS)
-
-    async def _watch(self, gate: Any) -> None:
-        """Tell of pauses, and begin no further environment once a budget is used up."""
-        async with asyncio.TaskGroup() as watches:
-            watches.create_task(watch_pauses(gate, self._tell_of_pause))
-            if has_limit(self._settings.config.llm_config):
-                watches.create_task(self._watch_budget(gate))
-
-    def _tell_of_pause(self, pause: Pause) -> None:
-        self._open_at = time.monotonic() + pause.left_s
-        if pause.left_s >= TOLD_PAUSE_S:
-            self._observer.doing(f"The endpoint wants no request for {pause.left_s:.0f} s; every rollout waits")
-
-    async def _watch_budget(self, gate: Any) -> None:
-        while self._spent is None:
-            try:
-                spent: str = await answer(gate.spent.remote())
-            except RayError as error:
-                log.warning("The run's budget is not watched: %s", error)
-                await asyncio.sleep(FIRST_PAUSE_S)
-            else:
-                async with self._changed:
-                    self._withhold(spent)
-                    self._changed.notify_all()
-
-    def _withhold(self, spent: str | None) -> None:
-        if spent is None or self._spent is not None:
-            return
-        self._spent = spent
-        self._schedule.begin_no_more()
-        self._observer.note(f"{spent}. What was begun is finished; no further environment is begun.")
 
     async def _plan(self, stores: Stores) -> None:
         """Put the plan into the ledger, which has to be done before the first rollout begins."""
@@ -187,78 +183,47 @@ class Driver:
         self._interrupted = True
         await self._stop()
         await asyncio.sleep(STOP_GRACE_S)
-        for slot in self._slots_in_use:
-            slot.cut()
+        self._fleet.cut()
 
     async def _stop(self, why: str | None = None) -> None:
         """Start nothing more and cut what is in flight; `why` the run cannot go on, null for an interruption."""
         self._aborted = self._aborted or why
         self._stopping.set()
-        for slot in self._slots_in_use:
-            slot.stop()
-        async with self._changed:
-            self._changed.notify_all()
+        self._fleet.stop()
+        self.dispatcher.stop()
 
-    async def _keep_busy(self, slot: Slot, planned: asyncio.Task[None]) -> None:
-        """Play one rollout after the other in `slot`, until there are no more; the first one when all are planned."""
-        self._slots_in_use.add(slot)
-        slot.begin()
+    async def _play(self, started: Started) -> None:
+        """Play a rollout and record how it ended; the first ones wait until all are planned."""
+        spec, slot = started.spec, started.slot
         try:
-            await planned
-            while (spec := await self._next()) is not None:
-                await self._pause_before(spec)
-                if self._stopping.is_set():
-                    return
-                self._observer.rollout_started(spec)
-                factor = self._timeout_multipliers.get(spec.environment_id, 1.0)
-                queue_s = time.monotonic() - self._began
-                summary = await self._prepare(slot, spec, factor)
-                if summary is None:
-                    summary = await slot.play(spec, queue_s=queue_s, timeout_multiplier=factor)
-                await self._record(summary, await self._decide(summary))
+            if self._planned is not None:
+                await asyncio.shield(self._planned)
+            await self._pacing.pause_before(spec, self._stopping)
+            if self._stopping.is_set():
+                return
+            self._observer.rollout_started(spec)
+            factor = self._timeout_multipliers.get(spec.environment_id, 1.0)
+            queue_s = time.monotonic() - self._began
+            summary = await self._preparing.prepare(started, factor)
+            if summary is None:
+                summary = await slot.play(spec, queue_s=queue_s, timeout_multiplier=factor)
+            summary = self._judged(started, summary)
+            await self._record(summary, await self._decide(summary))
         except (RayError, RealworkError, TimeoutError) as error:
             await self._stop(f"no row can be written: {error}")
-        finally:
-            self._slots_in_use.discard(slot)
-            slot.kill()
 
-    async def _pause_before(self, spec: RolloutSpec) -> None:
-        """Begin nothing while the endpoint wants a pause, and give what failed the last attempt time to recover.
-
-        That is 1, 2, 4 s and so on; both are cut short when the run stops.
-        """
-        pause_s = min(LONGEST_PAUSE_S, 2.0 ** (spec.attempt - 1)) if spec.attempt else self._open_at - time.monotonic()
-        while pause_s > 0 and not self._stopping.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause_s)
-            pause_s = self._open_at - time.monotonic()
-
-    async def _prepare(self, slot: Slot, spec: RolloutSpec, factor: float) -> RolloutSummary | None:
-        """Prepare the environment of `spec`, if that is to do; null, or how `spec` ended because that failed."""
-        environment_id = spec.environment_id
-        if self._schedule.is_prepared(environment_id):
-            return None
-        commands = len(self._settings.config.environment(environment_id).init_commands)
-        what = f"{commands} init command{'' if commands == 1 else 's'}" if commands else "copied folders"
-        message = f"Preparing environment {environment_id}: {what}"
-        on_long = partial(self._observer.doing, message)
-        summary = await slot.prepare(spec, timeout_multiplier=factor, on_long=on_long)
-        if summary is None:
-            async with self._changed:
-                self._schedule.prepared(environment_id)
-                self._changed.notify_all()
+    def _judged(self, started: Started, summary: RolloutSummary) -> RolloutSummary:
+        """`summary`, in which what failed on one node only does not fail its environment."""
+        node_id = started.slot.node_id
+        elsewhere = [each for each in self._placement.with_image(summary.spec.environment_id) if each != node_id]
+        if summary.fails_environment and elsewhere:
+            summary = summary.model_copy(update={"fails_environment": False, "retryable": True})
+        if not self._stopping.is_set() and (rest_s := self.dispatcher.record(started, summary)):
+            names = {place.node_id: place.name for place in self._placement.places(0.0)}
+            self._observer.note(
+                f"node {names.get(node_id, node_id)} failed several rollouts in a row and rests for {rest_s:.0f} s"
+            )
         return summary
-
-    async def _next(self) -> RolloutSpec | None:
-        """The next rollout, as soon as there is one; null when there will be none."""
-        async with self._changed:
-            while not self._stopping.is_set():
-                if (spec := self._schedule.next()) is not None:
-                    return spec
-                if self._schedule.finished:
-                    return None
-                await self._changed.wait()
-        return None
 
     async def _decide(self, summary: RolloutSummary) -> Decision:
         """What the rollout managers make of `summary`."""
@@ -269,18 +234,13 @@ class Driver:
             return Decision()
 
     async def _record(self, summary: RolloutSummary, decision: Decision) -> None:
-        async with self._changed:
-            environment_id = summary.spec.environment_id
-            failed_before = self._schedule.progress_of(environment_id).failed
-            self._carry_out(decision, environment_id)
-            self._schedule.record(summary)
-            progress = self._schedule.progress_of(environment_id)
-            if progress.failed > failed_before:
-                self._failures[summary.failure_cause or "unknown"] += progress.failed - failed_before
-            if self._schedule.finished:
-                self._changed.notify_all()
-            else:  # a new attempt, if any
-                self._changed.notify()
+        environment_id = summary.spec.environment_id
+        failed_before = self._schedule.progress_of(environment_id).failed
+        self._carry_out(decision, environment_id)
+        self._schedule.record(summary)
+        progress = self._schedule.progress_of(environment_id)
+        if progress.failed > failed_before:
+            self._failures[summary.failure_cause or "unknown"] += progress.failed - failed_before
         self._recorded += 1
         self._bad_requests += summary.is_bad_request
         if not self._stopping.is_set():
@@ -300,13 +260,27 @@ class Driver:
         if decision.stopped_by is not None:
             self._schedule.stop_environment(environment_id)
 
-    def _short_of(self) -> str | None:
-        """Which budget kept how many environments from being begun, null when none did."""
-        count = sum(each.withheld > 0 for each in self._schedule.progress())
-        if not count:
-            return None
-        were = "1 environment was" if count == 1 else f"{count} environments were"
-        return f"{self._spent}; {were} not begun. Change the run file and take the run up."
+    async def _cancel_waiting(self, spec: RolloutSpec) -> None:
+        """Write the row of a rollout that was taken out of the schedule."""
+        lost = failed_rollout(spec, self._settings, Cancelled("it was cancelled before it began"))
+        async with asyncio.timeout(STORE_WAIT_S):
+            if self.stores is not None:
+                await answer(self.stores.of(spec).commit_lost.remote(lost))
+        self._failures["cancelled"] += 1
+        self.dispatcher.wake()
+
+    def _status(self, in_flight: tuple[InFlight, ...]) -> RunStatus:
+        return RunStatus(
+            run_id=self.run_id,
+            directory=self._url or str(self.directory),
+            elapsed_s=time.monotonic() - self._began,
+            limit=self.dispatcher.limit,
+            is_paused=self.dispatcher.is_paused,
+            environments=tuple(self._schedule.progress()),
+            failures=dict(self._failures),
+            in_flight=in_flight,
+            nodes=tuple(self._placement.places(time.monotonic())),
+        )
 
     def _result(self) -> RunResult:
         return RunResult(
@@ -315,6 +289,6 @@ class Driver:
             environments=tuple(self._schedule.progress()),
             failures=dict(self._failures),
             interrupted=self._interrupted,
-            aborted=self._aborted or self._short_of(),
+            aborted=self._aborted or self._pacing.short_of,
             duration_s=time.monotonic() - self._began,
         )

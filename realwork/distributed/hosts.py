@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from realwork.distributed.cluster import this_node
 from realwork.distributed.hooks import LocalCalls
 from realwork.errors import NodeError, blame
 from realwork.plugins.panel import CallPlugin
@@ -26,8 +27,8 @@ class Host(Protocol):
 
     calls: CallPlugin | None
 
-    def start(self, kind: type, *arguments: Any, is_here: bool = False, **options: Any) -> Any:
-        """An actor of `kind`, on this node if that is asked for; `options` are Ray's."""
+    def start(self, kind: type, *arguments: Any, node_id: str | None = None, **options: Any) -> Any:
+        """An actor of `kind` on a node, this one if that is null; `options` are Ray's."""
 
     def share(self, value: Any) -> Any:
         """`value` for the arguments of many calls."""
@@ -44,12 +45,10 @@ class RayHost:
 
     calls: CallPlugin | None = None
 
-    def start(self, kind: type, *arguments: Any, is_here: bool = False, **options: Any) -> Any:
+    def start(self, kind: type, *arguments: Any, node_id: str | None = None, **options: Any) -> Any:
         """See `Host`."""
-        if is_here:
-            node_id = ray.get_runtime_context().get_node_id()
-            options |= {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False)}
-        return ray.remote(kind).options(**options).remote(*arguments)
+        where = NodeAffinitySchedulingStrategy(node_id or this_node(), soft=False)
+        return ray.remote(kind).options(scheduling_strategy=where, **options).remote(*arguments)
 
     def share(self, value: Any) -> Any:
         """See `Host`."""
@@ -70,7 +69,7 @@ class LocalHost:
         self.calls: CallPlugin | None = LocalCalls()
         self._ending: set[asyncio.Task[None]] = set()
 
-    def start(self, kind: type, *arguments: Any, is_here: bool = False, **options: Any) -> Any:
+    def start(self, kind: type, *arguments: Any, node_id: str | None = None, **options: Any) -> Any:
         """See `Host`."""
         return _LocalActor(kind(*arguments))
 

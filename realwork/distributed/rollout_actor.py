@@ -26,10 +26,10 @@ from realwork.distributed.stores import Stores
 from realwork.errors import Cancelled, NodeError, RealworkError, RunAborted
 from realwork.faultpoints import note_ack, pass_through
 from realwork.plugins.panel import CallPlugin
-from realwork.record import RolloutSettings, failed_rollout
+from realwork.record import AttemptRecord, RolloutSettings, failed_rollout
 from realwork.rollout import Backends, run_rollout
 from realwork.secret import Secret
-from realwork.types import RolloutSpec, RolloutSummary, Trajectory
+from realwork.types import Message, RolloutSpec, RolloutSummary, Trajectory
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class RolloutActor:
         self._working: asyncio.Task[Any] | None = None
         self._prepare_s: tuple[RolloutSpec, float] | None = None
         self._stopped = False
+        self._record: AttemptRecord | None = None
         self._opened = AsyncExitStack()
         self._backends: Backends
         self._calls: CallPlugin
@@ -68,8 +69,10 @@ class RolloutActor:
         backends = open_backends(settings, gate=passed, given_key=given)
         self._backends = await self._opened.enter_async_context(backends)
 
-    async def prepare(self, spec: RolloutSpec, timeout_multiplier: float) -> None:
+    async def prepare(self, spec: RolloutSpec, timeout_multiplier: float, source: str | None = None) -> None:
         """Prepare the environment of `spec` on this node; init commands that must run in every sandbox run in one here.
+
+        `source` is a node that has its image already.
 
         Raises:
             EpisodeError: it cannot be; every rollout of the environment would fail in the same way.
@@ -107,6 +110,7 @@ class RolloutActor:
             rollout_hooks(self._settings.plugins, spec, self._calls),
             queue_s=queue_s,
             image_s=image_s if prepared == spec else 0.0,
+            on_begin=self._note_record,
             on_steps=self._hand_over,
             recall=partial(self._recall, store),
         )
@@ -114,6 +118,8 @@ class RolloutActor:
             trajectory = await self._cut_by_stop(playing)
         except asyncio.CancelledError:  # before it had begun
             trajectory = failed_rollout(spec, self._settings, Cancelled("the run was stopped"))
+        finally:
+            self._record = None
         pass_through("before-commit")
         ack: CommitAck = await answer(store.commit.remote(make_commit(trajectory)))
         pass_through("after-ack")
@@ -126,6 +132,9 @@ class RolloutActor:
         if took_snapshots and not summary.retryable:
             await self._backends.forget_snapshots(spec)
         return summary
+
+    def _note_record(self, record: AttemptRecord) -> None:
+        self._record = record
 
     async def _hand_over(self, unfinished: Trajectory) -> None:
         self._stores.of(unfinished.spec).progress.remote(make_unfinished(unfinished))
@@ -152,6 +161,16 @@ class RolloutActor:
         self._stopped = True
         if self._working is not None:
             self._working.cancel()
+
+    async def cancel(self) -> bool:
+        """Cut what is being done, whose row says `cancelled`; whether there was anything."""
+        if self._working is None or self._working.done():
+            return False
+        return self._working.cancel()
+
+    async def look(self, after: int) -> tuple[Message, ...]:
+        """The conversation so far of the rollout that is being played, without its first `after` messages."""
+        return self._record.messages[after:] if self._record is not None else ()
 
     async def end(self) -> None:
         """Close what `setup` has opened; a process that is killed needs no such call."""

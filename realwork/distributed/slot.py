@@ -4,12 +4,12 @@ Guarantees: whatever becomes of the actor, a rollout that was given to it ends w
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
 
 from ray.exceptions import RayError
 
-from realwork.config import RunConfig
+from realwork.config import EnvironmentConfig, RunConfig
 from realwork.distributed.answers import answer
 from realwork.distributed.hosts import Host
 from realwork.distributed.rollout_actor import RolloutActor
@@ -17,10 +17,13 @@ from realwork.distributed.stores import Stores
 from realwork.errors import Cancelled, EpisodeError, ImageError, NodeError, PrepareError, RealworkError
 from realwork.record import RolloutSettings, failed_rollout
 from realwork.rollout import OVERTIME_S, bound_s, preparation_s
-from realwork.types import RolloutSpec, RolloutSummary
+from realwork.types import Message, RolloutSpec, RolloutSummary
 
 ACTOR_MIB = 200
 LONG_S = 3.0
+START_S = 300.0
+"""For a process to start and connect to its engine: many start at once on a node."""
+CANCEL_S = 10.0
 STORE_WAIT_S = 120.0
 STORE_WAIT_STOPPING_S = 10.0
 
@@ -30,45 +33,68 @@ def rollout_memory_mib(config: RunConfig) -> int:
     return max(config.limits(each).memory_mib for each in config.environments) + ACTOR_MIB
 
 
-class Slot:
-    """A place for one rollout at a time: an actor that is replaced when it is lost or worn out."""
+class Shared(NamedTuple):
+    """What all slots of a run share.
 
-    def __init__(
-        self, host: Host, settings: RolloutSettings, shared: Any, stores: Stores, gate: Any, key: list[Any]
-    ) -> None:
-        self._host = host
-        self._settings = settings
+    Attributes:
+        environments: of the run file, by id.
+        memory_mib: what each rollout reserves.
+        put: `settings` for the arguments of many calls.
+        gate: null where no endpoint is asked.
+        key: the object of a key that was given, if one was.
+    """
+
+    host: Host
+    settings: RolloutSettings
+    environments: Mapping[str, EnvironmentConfig]
+    memory_mib: int
+    put: Any
+    stores: Stores
+    gate: Any
+    key: list[Any]
+
+
+class Slot:
+    """A place for one rollout at a time: an actor on a node that is replaced when it is lost or worn out.
+
+    Attributes:
+        is_cut: whether its process was killed by the run; it is of no use then.
+    """
+
+    def __init__(self, shared: Shared, node_id: str) -> None:
+        self.node_id = node_id
+        self.is_cut = False
         self._shared = shared
-        self._stores = stores
-        self._gate = gate
-        self._key = key
         self._actor: Any = None
         self._set_up: Any = None
         self._played = 0
         self._is_stopping = False
-        self._is_cut = False
 
     def begin(self) -> None:
         """Start the actor's process, which takes seconds, before there is something to play; waits for nothing."""
         if self._actor is None:
             self._played = 0
-            self._actor = self._host.start(RolloutActor, **self._options())
-            self._set_up = self._actor.setup.remote(self._shared, self._stores, self._gate, self._key, self._host.calls)
+            shared = self._shared
+            options = {"num_cpus": 0, "memory": shared.memory_mib << 20, "max_restarts": 0}
+            self._actor = shared.host.start(RolloutActor, node_id=self.node_id, **options)
+            setup = self._actor.setup
+            self._set_up = setup.remote(shared.put, shared.stores, shared.gate, shared.key, shared.host.calls)
 
     async def prepare(
-        self, spec: RolloutSpec, *, timeout_multiplier: float, on_long: Callable[[], None]
+        self, spec: RolloutSpec, *, timeout_multiplier: float, source: str | None, on_long: Callable[[], None]
     ) -> RolloutSummary | None:
         """Prepare the environment of `spec` on the actor's node; null, or how `spec` ended because that failed.
 
-        `on_long` is called when that takes more than a moment. Raises as `play` does.
+        `source` is a node that has its image already. `on_long` is called when that takes more than a moment. Raises as
+        `play` does.
         """
-        config = self._settings.stretched(timeout_multiplier).config
-        longest_s = preparation_s(config, config.environment(spec.environment_id)) + OVERTIME_S
+        config, environment = self._stretched(spec, timeout_multiplier)
+        longest_s = preparation_s(config, environment) + OVERTIME_S
 
         async def prepared(actor: Any) -> None:
             late = asyncio.get_running_loop().call_later(LONG_S, on_long)
             try:
-                await answer(actor.prepare.remote(spec, timeout_multiplier))
+                await answer(actor.prepare.remote(spec, timeout_multiplier, source))
             finally:
                 late.cancel()
 
@@ -86,8 +112,8 @@ class Slot:
             RayError: the store is gone.
             TimeoutError: the store does not answer.
         """
-        config = self._settings.stretched(timeout_multiplier).config
-        longest_s = bound_s(config, config.environment(spec.environment_id))
+        config, environment = self._stretched(spec, timeout_multiplier)
+        longest_s = bound_s(config, environment)
         try:
             summary: RolloutSummary = await self._ask(
                 longest_s, lambda actor: answer(actor.run.remote(spec, queue_s, timeout_multiplier))
@@ -99,6 +125,13 @@ class Slot:
             self.kill()
         return summary
 
+    def _stretched(self, spec: RolloutSpec, timeout_multiplier: float) -> tuple[RunConfig, EnvironmentConfig]:
+        """The run file and the environment of `spec`, its timeouts multiplied."""
+        config = self._shared.settings.stretched(timeout_multiplier).config
+        if timeout_multiplier == 1.0:
+            return config, self._shared.environments[spec.environment_id]
+        return config, config.environment(spec.environment_id)
+
     async def _ask(self, longest_s: float, work: Callable[[Any], Awaitable[Any]]) -> Any:
         """What `work` with the actor returns within `longest_s`; an actor that failed itself is killed.
 
@@ -109,7 +142,7 @@ class Slot:
             async with asyncio.timeout(longest_s):
                 self.begin()
                 actor = self._actor
-                await answer(self._set_up)
+                await self._started()
                 return await work(actor)
         except (PrepareError, ImageError, Cancelled):
             raise
@@ -121,21 +154,31 @@ class Slot:
             raise NodeError(f"the rollout's process gave no answer for {longest_s:g} s") from error
         except RayError as error:
             self.kill()
-            if self._is_cut:
+            if self.is_cut:
                 raise Cancelled("the run was stopped, and the rollout's process did not answer") from error
             raise NodeError(f"the rollout's process is gone: {error}") from error
         except RealworkError as error:
             self.kill()
             raise NodeError(f"the rollout's row was refused: {error}") from error
 
-    def _options(self) -> dict[str, Any]:
-        return {"num_cpus": 0, "memory": rollout_memory_mib(self._settings.config) << 20, "max_restarts": 0}
+    async def _started(self) -> None:
+        """Wait for the actor's process, no longer than it may take to start.
+
+        Raises:
+            NodeError: it did not; else as the actor raised it.
+        """
+        try:
+            async with asyncio.timeout(START_S):
+                await answer(self._set_up)
+        except TimeoutError as error:
+            said = "others may use the memory that Ray counts there, or it is too busy"
+            raise NodeError(f"no process of the rollout started on its node within {START_S:g} s: {said}") from error
 
     async def _ended_by(self, spec: RolloutSpec, error: EpisodeError) -> RolloutSummary:
         """The row of a rollout that `error` ended before its actor could write one."""
-        lost = failed_rollout(spec, self._settings, error)
+        lost = failed_rollout(spec, self._shared.settings, error)
         async with asyncio.timeout(STORE_WAIT_STOPPING_S if self._is_stopping else STORE_WAIT_S):
-            summary: RolloutSummary = await answer(self._stores.of(spec).commit_lost.remote(lost))
+            summary: RolloutSummary = await answer(self._shared.stores.of(spec).commit_lost.remote(lost))
         return summary
 
     def stop(self) -> None:
@@ -144,13 +187,36 @@ class Slot:
         if self._actor is not None:
             self._actor.stop.remote()
 
+    async def cancel(self) -> None:
+        """Cut what is being played, and nothing else; a process that does not answer is ended."""
+        try:
+            async with asyncio.timeout(CANCEL_S):
+                if self._actor is not None and await answer(self._actor.cancel.remote()):
+                    return
+        except (RayError, RealworkError, TimeoutError):
+            pass
+        self.cut()
+
+    async def look(self, after: int) -> tuple[Message, ...]:
+        """The conversation so far of what is being played, without the first `after` messages.
+
+        Raises:
+            NodeError: the process does not answer.
+        """
+        try:
+            async with asyncio.timeout(CANCEL_S):
+                found: tuple[Message, ...] = await answer(self._actor.look.remote(after)) if self._actor else ()
+        except (RayError, TimeoutError) as error:
+            raise NodeError("the rollout's process does not answer") from error
+        return found
+
     def cut(self) -> None:
         """Kill what was stopped and still goes on: that is an end by the run, and no failure of the node."""
-        self._is_cut = True
+        self.is_cut = True
         self.kill()
 
     def kill(self) -> None:
         """End the actor's process; the next rollout gets a new one."""
         if self._actor is not None:
-            self._host.kill(self._actor)
+            self._shared.host.kill(self._actor)
             self._actor = None

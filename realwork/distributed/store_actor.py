@@ -1,18 +1,25 @@
 """The central actor, which owns the run's directory; trajectories come to it from the rollouts' actors."""
 
+import logging
 from pathlib import Path
+from typing import Any
+
+import ray
 
 from realwork.dataset.ack import Begun, Commit, CommitAck, Unfinished
 from realwork.dataset.commits import make_commit
 from realwork.dataset.mirror import Mirror
 from realwork.dataset.shards import Shard, shards_of
 from realwork.dataset.store import TrajectoryStore
+from realwork.distributed.control import NAMESPACE, Asked, Mailbox, Told, name_of
 from realwork.distributed.hosts import Host
 from realwork.distributed.stores import Stores
 from realwork.errors import StoreError, blame
 from realwork.record import with_steps
 from realwork.types import RolloutSpec, RolloutSummary, Trajectory
 
+log = logging.getLogger(__name__)
+OPTIONS: dict[str, Any] = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3}
 SLOTS_PER_STORE = 2000
 MAX_STORES = 8
 
@@ -33,9 +40,15 @@ def start_stores(host: Host, directory: Path, url: str | None, *, wanted: int | 
             ledger.touch()
     if url is not None:
         Mirror(directory, url).announce(ledgers)
-    options = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3}
-    actors = [host.start(StoreActor, str(directory), url, shard, is_here=True, **options) for shard in shards]
-    return Stores(actors)
+    first, *others = shards
+    arguments = (str(directory), url)
+    name = {"name": name_of(directory.name), "namespace": NAMESPACE}
+    try:
+        central = host.start(StoreActor, *arguments, first, **OPTIONS, **name)
+    except ValueError:  # the name is still that of an earlier start, which was killed a moment ago
+        log.warning("The run cannot be steered with 'realwork ctl'")
+        central = host.start(StoreActor, *arguments, first, **OPTIONS)
+    return Stores([central, *(host.start(StoreActor, *arguments, shard, **OPTIONS) for shard in others)])
 
 
 class StoreActor:
@@ -44,6 +57,7 @@ class StoreActor:
     def __init__(self, directory: str, url: str | None, shard: Shard) -> None:
         mirror = Mirror(Path(directory), url, shard=shard) if url is not None else None
         self._store = TrajectoryStore(Path(directory), shard=shard, mirror=mirror)
+        self._mailbox = Mailbox()
 
     async def plan(self, rollout_ids: list[str]) -> None:
         """Note the rollouts that the run is to play.
@@ -86,6 +100,19 @@ class StoreActor:
         commit = make_commit(with_steps(lost, await self._store.unfinished(lost.spec.trajectory_id)))
         ack = await self._store.commit(commit)
         return ack.summary or commit.summary
+
+    async def ask(self, asked: Asked) -> Told:
+        """What the run's driver answers."""
+        return await self._mailbox.ask(asked)
+
+    @ray.method(max_task_retries=0)
+    async def next_asked(self) -> tuple[int, Asked]:
+        """What is asked of the driver next, as soon as something is."""
+        return await self._mailbox.next()
+
+    async def reply(self, number: int, told: Told) -> None:
+        """The driver's answer to what was asked under that number."""
+        self._mailbox.reply(number, told)
 
     async def close(self) -> None:
         """Put every row into a part.

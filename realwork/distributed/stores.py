@@ -19,6 +19,11 @@ class Stores:
     def __init__(self, actors: list[Any]) -> None:
         self._actors = actors
 
+    @property
+    def central(self) -> Any:
+        """The first of them, which has the run's name."""
+        return self._actors[0]
+
     def of(self, spec: RolloutSpec) -> Any:
         """The store of that rollout."""
         return self._actors[self._index(spec.rollout_id)]

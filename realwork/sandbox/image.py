@@ -52,7 +52,7 @@ async def ensure_image(
     """
     async with engine.lock(image):
         found = await inspect_image(engine, image)
-        if found is None and image.startswith(OWN_IMAGES):
+        if found is None and not can_be_pulled(image):
             raise ImageError(f"The engine does not have the image {image}: run cluster/setup.sh (or make setup)")
         if found is None:
             await _pull(engine, image, on_progress)
@@ -60,6 +60,11 @@ async def ensure_image(
     if found is None:
         raise ImageError(f"The image {image} was pulled, but the engine does not have it under this name")
     return ImageFacts(image_id=found["Id"], has_volumes=bool(found["Config"].get("Volumes")))
+
+
+def can_be_pulled(image: str) -> bool:
+    """Whether a registry may have `image`."""
+    return not image.startswith(OWN_IMAGES)
 
 
 async def check_shell(engine: Engine, image: str) -> None:

@@ -59,6 +59,7 @@ class RolloutSpec(Record):
         sample_index: position in the group of the environment's episodes, from 0.
         attempt: 0, or higher after a retryable failure.
         seed: the seed of this sample's completions.
+        group_index: which group of its environment it belongs to; null where an environment has one only.
         resumed: what the attempt is to go on from, if that is still there; no part of the row.
     """
 
@@ -67,6 +68,7 @@ class RolloutSpec(Record):
     sample_index: int
     attempt: int = 0
     seed: int = 0
+    group_index: int | None = None
     resumed: Resumption | None = None
 
     @property
@@ -75,7 +77,8 @@ class RolloutSpec(Record):
 
     @property
     def group_id(self) -> str:
-        return f"{self.run_id}:{self.environment_id}"
+        group = f"{self.run_id}:{self.environment_id}"
+        return group if self.group_index is None else f"{group}:{self.group_index}"
 
     @property
     def trajectory_id(self) -> str:

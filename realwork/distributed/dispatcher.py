@@ -1,0 +1,144 @@
+"""Starts rollouts where there is room for them, one after the other, until nothing is left.
+
+Guarantees: at most `limit` are in flight, none while it is paused, none on a node that has no room; what ends makes
+room at once.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from realwork.distributed.fleet import Fleet
+from realwork.distributed.slot import Slot
+from realwork.schedule import Placement, Schedule
+from realwork.types import RolloutSpec, RolloutSummary
+
+LOOK_AGAIN_S = 1.0
+"""Rests of nodes end without a word."""
+NO_NODE_S = 900.0
+
+
+class Started(NamedTuple):
+    """A rollout in flight, since `at` on the monotonic clock."""
+
+    spec: RolloutSpec
+    slot: Slot
+    at: float
+
+
+class Dispatcher:
+    """What is in flight of a run.
+
+    Attributes:
+        in_flight: by trajectory id.
+        is_paused: whether nothing more is started for now.
+        decisions: how many rollouts it has started, `decision_s` seconds of deciding in all, the slowest of them
+            `slowest_decision_s`.
+    """
+
+    def __init__(self, schedule: Schedule, placement: Placement, fleet: Fleet) -> None:
+        self.in_flight: dict[str, Started] = {}
+        self.is_paused = False
+        self.decisions = 0
+        self.decision_s = self.slowest_decision_s = 0.0
+        self._schedule = schedule
+        self._placement = placement
+        self._fleet = fleet
+        self._failed_on: dict[str, str] = {}
+        self._is_stopped = False
+        self._woken = asyncio.Event()
+        self._had_node_at = time.monotonic()
+
+    @property
+    def limit(self) -> int:
+        """Rollouts in flight at once."""
+        return self._placement.share
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._placement.share = limit
+        self.wake()
+
+    def wake(self) -> None:
+        """Look anew whether something can be started."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Start nothing more."""
+        self._is_stopped = True
+        self.wake()
+
+    async def dispatch(self, play: Callable[[Started], Awaitable[None]]) -> str | None:
+        """Have every rollout played by `play`, which raises nothing; null when nothing is left, or when stopped.
+
+        Else why the rest cannot be played: for `NO_NODE_S` there has been no node to play anything on.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            while not self._is_stopped and not self._schedule.finished:
+                self._woken.clear()
+                if (started := self._start()) is not None:
+                    tasks.create_task(self._played(started, play))
+                    await asyncio.sleep(0)
+                elif self._has_no_node():
+                    return f"there has been no node that can play a rollout for {NO_NODE_S:.0f} s"
+                else:
+                    await self._wait()
+        return None
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_AGAIN_S):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    def _has_no_node(self) -> bool:
+        if self._placement.room or self.in_flight:
+            self._had_node_at = time.monotonic()
+        return time.monotonic() > self._had_node_at + NO_NODE_S
+
+    def _start(self) -> Started | None:
+        """The next rollout, with its slot, null when none can be started now."""
+        now = time.monotonic()
+        if self.is_paused or len(self.in_flight) >= self.limit or not self._placement.has_room(now):
+            return None
+        spec = self._schedule.next()
+        if spec is None:
+            return None
+        failed_on = self._failed_on.get(spec.rollout_id)
+        prefers, avoids = (failed_on, None) if spec.resumed is not None else (None, failed_on)
+        node_id = self._placement.choose(spec.environment_id, now, prefers=prefers, avoids=avoids)
+        assert node_id is not None, "there is room somewhere"
+        self._placement.take(node_id)
+        started = Started(spec, self._fleet.take(node_id), now)
+        self.in_flight[spec.trajectory_id] = started
+        self._count(time.monotonic() - now)
+        return started
+
+    def _count(self, seconds: float) -> None:
+        self.decisions += 1
+        self.decision_s += seconds
+        self.slowest_decision_s = max(self.slowest_decision_s, seconds)
+
+    async def _played(self, started: Started, play: Callable[[Started], Awaitable[None]]) -> None:
+        try:
+            await play(started)
+        finally:
+            self.in_flight.pop(started.spec.trajectory_id, None)
+            self._placement.release(started.slot.node_id)
+            is_needed = not self._is_stopped and self._schedule.left > len(self.in_flight)
+            self._fleet.give_back(started.slot, is_needed=is_needed)
+            if not is_needed:
+                self._fleet.end_idle()
+            self.wake()
+
+    def record(self, started: Started, summary: RolloutSummary) -> float:
+        """Take note of how a rollout ended on its node; the seconds for which the node rests from now on, mostly 0."""
+        node_id, rollout_id = started.slot.node_id, started.spec.rollout_id
+        if summary.failure_cause is None:
+            self._failed_on.pop(rollout_id, None)
+        else:
+            self._failed_on[rollout_id] = node_id
+        is_nodes_fault = summary.failure_cause in ("sandbox", "node") and not summary.fails_environment
+        return self._placement.record(node_id, time.monotonic(), failed=is_nodes_fault)

@@ -1,0 +1,266 @@
+"""The nodes of a cluster that can play rollouts: examined before the run, and watched while it goes on.
+
+Guarantees: a node gets no rollout before it has answered that it can play one; images are pulled on at most `PULLS`
+nodes at once; what can never fit is refused before anything is started.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import ray
+from ray.autoscaler.sdk import request_resources
+from ray.exceptions import RayError
+
+from realwork.distributed.answers import answer
+from realwork.distributed.cluster import Node, nodes, on_node
+from realwork.errors import InputError, RealworkError
+from realwork.preflight import MachineFacts, Question, examine
+from realwork.record import RolloutSettings
+from realwork.schedule import Placement
+from realwork.sweeping import sweep_here
+from realwork.types import Record
+
+log = logging.getLogger(__name__)
+LOOK_EVERY_S = 2.0
+EXAMINE_S = 120.0
+PULL_S = 3600.0
+PULLS = 4
+AGAIN_AFTER_S = 30.0
+LONGEST_AGAIN_S = 600.0
+DEMAND_EVERY_S = 10.0
+SWEEP_S = 30.0
+MAX_TOLD = 20
+
+
+class Examined(Record):
+    """A node and what it has answered.
+
+    Attributes:
+        room: rollouts that fit on it at once; 0 if it cannot play any.
+    """
+
+    node: Node
+    facts: MachineFacts
+    room: int
+
+    @property
+    def sentence(self) -> str:
+        """What there is to know of it, in a line."""
+        facts = self.facts
+        if facts.problems:
+            return f"node {self.node.name} plays no rollouts: {facts.problems[0]}"
+        if facts.missing_images:
+            return f"node {self.node.name} has to pull {', '.join(facts.missing_images)}"
+        disk = f", {facts.free_disk_mib >> 10} GiB of disk free" if facts.free_disk_mib is not None else ""
+        engine = f"; engine {facts.engine}" if facts.engine else ""
+        return f"node {self.node.name}: {_rollouts(self.room)} in {self.node.memory_mib} MiB of memory{disk}{engine}"
+
+
+class Nodes:
+    """The nodes of a run, each asked `question`, of whose rollouts each reserves `memory_mib`.
+
+    Attributes:
+        found: those that were there before the run, whatever they have answered.
+    """
+
+    def __init__(self, question: Question, memory_mib: int, *, watches: bool) -> None:
+        self._question = question
+        self._memory_mib = memory_mib
+        self._watches = watches
+        self._pulls = asyncio.Semaphore(PULLS)
+        self._known: dict[str, Node] = {}
+        self._again: dict[str, tuple[float, float]] = {}
+        self._welcoming: dict[str, asyncio.Task[None]] = {}
+        self._demanded = 0
+        self._demanded_at = 0.0
+        self.found: list[Examined] = []
+
+    def begin_with(self, node: Node) -> None:
+        """Take a node that is known to be able to play, such as this machine.
+
+        Raises:
+            InputError: not even one rollout fits on it.
+        """
+        self.found = [self._examined(node, MachineFacts())]
+        self._check_room()
+
+    def examine(self, found: Sequence[Node]) -> None:
+        """Ask each of the nodes, side by side; where none has the images, pull them until one has. Blocks.
+
+        Raises:
+            InputError: none of them can play a rollout, with what each has said.
+        """
+        self.found = self._ask(found, pulls=False, within_s=EXAMINE_S)
+        waiting = [each for each in self.found if each.facts.missing_images]
+        if waiting and not any(_is_ready(each) for each in self.found):
+            pulled = {each.node.node_id: each for each in self._pull([each.node for each in waiting])}
+            self.found = [pulled.get(each.node.node_id, each) for each in self.found]
+        self._check_room()
+
+    def _check_room(self) -> None:
+        if any(_is_ready(each) and each.room for each in self.found):
+            return
+        problems = [
+            f"node {each.node.name}: {problem}"
+            for each in self.found
+            for problem in each.facts.problems or (self._too_small(each.node),)
+        ]
+        raise InputError("no node can play a rollout", problems=problems[:MAX_TOLD])
+
+    def _too_small(self, node: Node) -> str:
+        return (
+            f"one rollout needs {self._memory_mib} MiB of memory, its sandbox_config.memory_mib and its process, but "
+            f"Ray has {node.memory_mib} MiB there to give. Lower memory_mib, or add a larger node."
+        )
+
+    def _pull(self, found: Sequence[Node]) -> list[Examined]:
+        """What the nodes answer that have pulled the images, a few at a time, up to the first that can play."""
+        answered: list[Examined] = []
+        for first in range(0, len(found), PULLS):
+            answered += self._ask(found[first : first + PULLS], pulls=True, within_s=PULL_S)
+            if any(_is_ready(each) for each in answered):
+                break
+        return answered
+
+    def _ask(self, found: Sequence[Node], *, pulls: bool, within_s: float) -> list[Examined]:
+        question = self._question.model_copy(update={"pulls": pulls})
+        calls = [on_node(node.node_id, examine, question) for node in found]
+        end = time.monotonic() + within_s
+        return [
+            self._examined(node, _facts(call, end - time.monotonic())) for node, call in zip(found, calls, strict=True)
+        ]
+
+    def _examined(self, node: Node, facts: MachineFacts) -> Examined:
+        room = 0 if facts.problems or facts.missing_images else node.memory_mib // self._memory_mib
+        return Examined(node=node, facts=facts, room=room)
+
+    def place(self, placement: Placement) -> None:
+        """Let the nodes that can play now take part."""
+        for each in self.found:
+            self._known[each.node.node_id] = each.node
+            if each.room:
+                placement.set_node(each.node.node_id, each.node.name, each.room)
+
+    async def watch(
+        self,
+        placement: Placement,
+        *,
+        on_change: Callable[[], None],
+        note: Callable[[str], None],
+        left: Callable[[], int],
+    ) -> None:
+        """Take nodes that join, let go of those that leave, and tell the autoscaler what is wanted; until cancelled."""
+        if not self._watches:
+            return
+        for each in self.found:
+            if not each.room:
+                self._again[each.node.node_id] = (0.0 if each.facts.missing_images else AGAIN_AFTER_S, AGAIN_AFTER_S)
+        try:
+            while True:
+                await self._look(placement, on_change, note)
+                await self._demand(placement, left())
+                await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            for task in self._welcoming.values():
+                task.cancel()
+            if self._demanded:
+                request_resources(bundles=[])
+
+    async def sweep(self, settings: RolloutSettings, run_id: str) -> None:
+        """Remove what the run has left on the engines of other nodes, as far as they answer soon."""
+        if self._watches:
+            asked = (settings.config, run_id, settings.driver)
+            calls = [answer(on_node(node_id, sweep_here, *asked)) for node_id in self._known]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP_S):
+                    await asyncio.gather(*calls, return_exceptions=True)
+
+    async def _look(self, placement: Placement, on_change: Callable[[], None], note: Callable[[str], None]) -> None:
+        try:
+            alive = {node.node_id: node for node in await asyncio.to_thread(nodes)}
+        except (RayError, RuntimeError, OSError) as error:
+            log.warning("The cluster does not tell its nodes: %s", error)
+            return
+        for node_id in self._known.keys() - alive.keys():
+            note(f"node {self._known.pop(node_id).name} is gone; what was in flight there is run again elsewhere")
+            self._again.pop(node_id, None)
+            placement.remove(node_id)
+            on_change()
+        now = time.monotonic()
+        for node_id, node in alive.items():
+            is_new = node_id not in self._known
+            is_due = node_id in self._again and self._again[node_id][0] <= now
+            if (is_new or is_due) and node_id not in self._welcoming:
+                self._known[node_id] = node
+                task = asyncio.create_task(self._welcome(node, placement, on_change, note))
+                self._welcoming[node_id] = task
+                task.add_done_callback(partial(self._welcomed, node_id))
+
+    def _welcomed(self, node_id: str, _task: asyncio.Task[None]) -> None:
+        self._welcoming.pop(node_id, None)
+
+    async def _welcome(
+        self, node: Node, placement: Placement, on_change: Callable[[], None], note: Callable[[str], None]
+    ) -> None:
+        """Examine a node, pull what it lacks, and let it take part; or look at it again later."""
+        examined = self._examined(node, await _asked(node, self._question, EXAMINE_S))
+        if examined.facts.missing_images:
+            async with self._pulls:
+                question = self._question.model_copy(update={"pulls": True})
+                examined = self._examined(node, await _asked(node, question, PULL_S))
+        _, pause_s = self._again.pop(node.node_id, (0.0, 0.0))
+        if not pause_s or examined.room:
+            note(examined.sentence)
+        if examined.room:
+            placement.set_node(node.node_id, node.name, examined.room)
+            on_change()
+        else:
+            pause_s = min(LONGEST_AGAIN_S, 2 * pause_s or AGAIN_AFTER_S)
+            self._again[node.node_id] = (time.monotonic() + pause_s, pause_s)
+
+    async def _demand(self, placement: Placement, left: int) -> None:
+        """Tell the autoscaler how many rollouts want a place, if there is not place for all, until there is no need."""
+        wanted = min(placement.share, left)
+        demanded = wanted if wanted > placement.room or self._demanded else 0
+        if demanded == self._demanded or time.monotonic() < self._demanded_at + DEMAND_EVERY_S:
+            return
+        self._demanded, self._demanded_at = demanded, time.monotonic()
+        bundles = [{"memory": self._memory_mib << 20}] * demanded
+        with contextlib.suppress(RayError, RuntimeError, OSError):
+            await asyncio.to_thread(request_resources, bundles=bundles)
+
+
+def _is_ready(examined: Examined) -> bool:
+    return not examined.facts.problems and not examined.facts.missing_images
+
+
+def _rollouts(count: int) -> str:
+    return "1 rollout fits" if count == 1 else f"{count} rollouts fit"
+
+
+def _facts(call: Any, within_s: float) -> MachineFacts:
+    """What a call of `examine` answers; one that gives no answer is a problem, too."""
+    try:
+        facts: MachineFacts = ray.get(call, timeout=max(0.0, within_s))
+    except (RayError, RealworkError) as error:
+        return _unanswered(error)
+    return facts
+
+
+async def _asked(node: Node, question: Question, within_s: float) -> MachineFacts:
+    try:
+        async with asyncio.timeout(within_s):
+            facts: MachineFacts = await answer(on_node(node.node_id, examine, question))
+    except (RayError, RealworkError, TimeoutError) as error:
+        return _unanswered(error)
+    return facts
+
+
+def _unanswered(error: Exception) -> MachineFacts:
+    said = str(error).strip().splitlines() or ["it gave no answer in time"]
+    return MachineFacts(problems=(f"it could not be examined: {said[-1]}",))

@@ -1,0 +1,120 @@
+"""What the driver does with what is asked of a running run."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from realwork.distributed.control import Asked, InFlight, RunStatus, Told
+from realwork.distributed.dispatcher import Dispatcher, Started
+from realwork.schedule import Placement, Schedule
+from realwork.types import RolloutSpec
+
+MAX_NAMED = 5
+
+
+class Steering:
+    """Answers and carries out what is asked.
+
+    `status` fills in what the driver alone knows; `cancel_waiting` writes the row of a rollout that has not begun.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        schedule: Schedule,
+        placement: Placement,
+        status: Callable[[tuple[InFlight, ...]], RunStatus],
+        cancel_waiting: Callable[[RolloutSpec], Awaitable[None]],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._schedule = schedule
+        self._placement = placement
+        self._status = status
+        self._cancel_waiting = cancel_waiting
+
+    async def reply(self, asked: Asked) -> Told:
+        """The answer to what is asked.
+
+        Raises:
+            RealworkError: it cannot be done.
+        """
+        dispatcher = self._dispatcher
+        match asked.verb:
+            case "status":
+                return Told(status=self._status(self._in_flight()))
+            case "pause":
+                dispatcher.is_paused = True
+                return Told(message=f"paused: {len(dispatcher.in_flight)} in flight go on, nothing more is started")
+            case "resume":
+                dispatcher.is_paused = False
+                dispatcher.wake()
+                return Told(message=f"goes on, with at most {dispatcher.limit} rollouts at once")
+            case "parallel":
+                dispatcher.limit = asked.number
+                room = self._placement.room
+                fits = "" if asked.number <= room else f", of which {room} fit on the nodes that are there now"
+                return Told(message=f"at most {asked.number} rollouts at once{fits}")
+            case "cancel":
+                return await self._cancel(asked.target)
+            case "look":
+                return await self._look(asked.target, asked.number)
+
+    def _in_flight(self) -> tuple[InFlight, ...]:
+        now = time.monotonic()
+        names = {place.node_id: place.name for place in self._placement.places(now)}
+        return tuple(
+            InFlight(
+                trajectory_id=trajectory_id,
+                node=names.get(started.slot.node_id, "?"),
+                seconds=now - started.at,
+            )
+            for trajectory_id, started in self._dispatcher.in_flight.items()
+        )
+
+    async def _cancel(self, target: str) -> Told:
+        found = self._find(target)
+        if len(found) == 1:
+            await found[0].slot.cancel()
+            return Told(message=f"cancelled {found[0].spec.trajectory_id}, which was in flight")
+        if not found and (spec := self._take_waiting(target)) is not None:
+            await self._cancel_waiting(spec)
+            return Told(message=f"cancelled {spec.trajectory_id}, which had not begun")
+        return Told(problem=self._which(target, found))
+
+    def _take_waiting(self, target: str) -> RolloutSpec | None:
+        """A rollout that waits, taken out of the plan; `target` is its trajectory id, or environment and sample."""
+        environment_id, _, sample = target.rpartition(":")
+        candidates = [(environment_id, sample)]
+        whole, _, middle = environment_id.rpartition(":")
+        candidates.append((whole.partition(":")[2], middle))
+        for name, number in candidates:
+            if number.isdecimal() and (spec := self._schedule.cancel(name, int(number))) is not None:
+                return spec
+        return None
+
+    async def _look(self, target: str, after: int) -> Told:
+        found = self._find(target)
+        if len(found) == 1:
+            return Told(message=found[0].spec.trajectory_id, messages=await found[0].slot.look(after))
+        return Told(message=self._which(target, found), is_over=True)
+
+    def _find(self, target: str) -> list[Started]:
+        """What is in flight under that trajectory id, or environment and sample, or the beginning of either."""
+        in_flight = self._dispatcher.in_flight
+        if target in in_flight:
+            return [in_flight[target]]
+        every = list(in_flight.values())
+        if exact := [each for each in every if each.spec.rollout_id == target]:
+            return exact
+        return [
+            each
+            for each in every
+            if each.spec.trajectory_id.startswith(target) or each.spec.rollout_id.startswith(target)
+        ]
+
+    def _which(self, target: str, found: list[Started]) -> str:
+        if not found:
+            return f"no rollout {target} is in flight; 'realwork ctl list' names those that are"
+        names = ", ".join(each.spec.trajectory_id for each in found[:MAX_NAMED])
+        return (
+            f"{len(found)} rollouts in flight begin with {target}: {names}{', ...' if len(found) > MAX_NAMED else ''}"
+        )

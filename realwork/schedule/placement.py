@@ -1,0 +1,161 @@
+"""On which node a rollout is played: which have room, which have its image, which rest.
+
+Pure: the time is told. Guarantees: no node gets more rollouts than it has room for; a node that failed `PATIENCE`
+rollouts in a row for reasons of its own gets none while another one has not, rests, and is then tried again, each
+time for longer if it fails again; the only nodes there are never rest.
+"""
+
+from realwork.types import Record
+
+PATIENCE = 3
+FIRST_REST_S = 30.0
+LONGEST_REST_S = 600.0
+NO_IMAGE = 0.5
+"""How much fuller a node may be that has the image than one that has to fetch it."""
+NO_PROCESS = 0.25
+"""Likewise for one in which a process waits."""
+SUSPECT = 1.0
+"""Likewise for the node on which the attempt before failed, or which failed the last rollout."""
+
+
+class Place(Record):
+    """How a node stands.
+
+    Attributes:
+        room: rollouts that fit on it.
+        used: rollouts that are on it.
+        failures: rollouts in a row that failed there for reasons of the node's own.
+        rests_s: seconds until it is tried again; 0 when it does not rest.
+    """
+
+    node_id: str
+    name: str
+    room: int
+    used: int = 0
+    failures: int = 0
+    rests_s: float = 0.0
+
+
+class _Node:
+    def __init__(self, node_id: str, name: str, room: int) -> None:
+        self.node_id = node_id
+        self.name = name
+        self.room = room
+        self.used = self.idle = self.failures = 0
+        self.rests_until = self.rest_s = 0.0
+        self.environments: set[str] = set()
+
+
+class Placement:
+    """The nodes that can play rollouts, `share` of which are wanted at once."""
+
+    def __init__(self, share: int) -> None:
+        self.share = share
+        self._nodes: dict[str, _Node] = {}
+
+    def set_node(self, node_id: str, name: str, room: int) -> None:
+        """A node is there that has room for so many rollouts."""
+        node = self._nodes.setdefault(node_id, _Node(node_id, name, room))
+        node.name, node.room = name, room
+
+    def remove(self, node_id: str) -> None:
+        """A node is gone; what was on it need not be released."""
+        self._nodes.pop(node_id, None)
+
+    @property
+    def room(self) -> int:
+        """Rollouts that all nodes together hold."""
+        return sum(node.room for node in self._nodes.values())
+
+    @property
+    def used(self) -> int:
+        """Rollouts that are on them."""
+        return sum(node.used for node in self._nodes.values())
+
+    def __contains__(self, node_id: str) -> bool:
+        return node_id in self._nodes
+
+    def has_room(self, now: float) -> bool:
+        """Whether `choose` finds a node."""
+        return bool(self._candidates(now))
+
+    def choose(
+        self, environment_id: str, now: float, *, prefers: str | None = None, avoids: str | None = None
+    ) -> str | None:
+        """The node for the next rollout of an environment, null when none has room.
+
+        Args:
+            prefers: the node that has what the rollout goes on from.
+            avoids: the node on which its last attempt failed.
+        """
+        candidates = self._candidates(now)
+        if any(node.node_id == prefers and not node.failures for node in candidates):
+            return prefers
+        fair = self.share / max(1, self.room)
+
+        def cost(node: _Node) -> float:
+            load = node.used / max(1.0, min(node.room, node.room * fair))
+            missing = NO_IMAGE * (environment_id not in node.environments)
+            suspect = SUSPECT * (bool(node.failures) + (node.node_id == avoids))
+            return load + missing + NO_PROCESS * (not node.idle) + suspect
+
+        return min(candidates, key=cost).node_id if candidates else None
+
+    def _candidates(self, now: float) -> list[_Node]:
+        awake = [node for node in self._nodes.values() if node.rests_until <= now]
+        if not awake:
+            awake = sorted(self._nodes.values(), key=lambda node: node.rests_until)[:1]
+        return [node for node in awake if node.used < node.room]
+
+    def take(self, node_id: str) -> None:
+        """A rollout begins on a node."""
+        self._nodes[node_id].used += 1
+
+    def release(self, node_id: str) -> None:
+        """A rollout on a node has ended."""
+        if (node := self._nodes.get(node_id)) is not None:
+            node.used -= 1
+
+    def set_idle(self, node_id: str, count: int) -> None:
+        """So many processes wait on a node for a rollout."""
+        if (node := self._nodes.get(node_id)) is not None:
+            node.idle = count
+
+    def note_image(self, node_id: str, environment_id: str) -> None:
+        """A node has what the environment's sandboxes are made of."""
+        if (node := self._nodes.get(node_id)) is not None:
+            node.environments.add(environment_id)
+
+    def with_image(self, environment_id: str) -> list[str]:
+        """The nodes that have what the environment's sandboxes are made of."""
+        return [node.node_id for node in self._nodes.values() if environment_id in node.environments]
+
+    def record(self, node_id: str, now: float, *, failed: bool) -> float:
+        """Take note of how a rollout on a node ended; the seconds for which the node rests from now on, mostly 0."""
+        node = self._nodes.get(node_id)
+        if node is None:
+            return 0.0
+        if not failed:
+            node.failures, node.rest_s = 0, 0.0
+            return 0.0
+        node.failures += 1
+        if node.failures < PATIENCE or node.rests_until > now:
+            return 0.0
+        node.rest_s = min(LONGEST_REST_S, 2 * node.rest_s or FIRST_REST_S)
+        node.rests_until = now + node.rest_s
+        node.environments.clear()  # an engine that came back may have lost them
+        return node.rest_s
+
+    def places(self, now: float) -> list[Place]:
+        """How each node stands."""
+        return [
+            Place(
+                node_id=node.node_id,
+                name=node.name,
+                room=node.room,
+                used=node.used,
+                failures=node.failures,
+                rests_s=max(0.0, node.rests_until - now),
+            )
+            for node in self._nodes.values()
+        ]
