@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from realwork import __version__
-from realwork.cli import compact, export, images, inspection, machine, measure, numbers, plugins, runs, serve, submit
+from realwork.cli import (
+    compact,
+    control,
+    export,
+    images,
+    inspection,
+    machine,
+    measure,
+    numbers,
+    plugins,
+    runs,
+    serve,
+    submit,
+)
 from realwork.cli.console import errors
 from realwork.errors import InputError, RealworkError
 
@@ -26,6 +39,7 @@ app.command("run")(runs.run)
 app.command("demo")(runs.demo)
 app.command("check")(runs.check)
 app.command("submit")(submit.submit)
+app.add_typer(control.app, name="ctl")
 app.command("plugins")(plugins.plugins)
 app.command("stats")(numbers.stats)
 app.command("show")(inspection.show)

@@ -94,7 +94,7 @@ def _render(trajectory: Trajectory) -> None:
         results.print(Text(f"goes on after {trajectory.fork_step} steps of {trajectory.parent_trajectory_id}"))
         results.print()
     for message in trajectory.messages:
-        _render_message(message)
+        render_message(message)
     for step in trajectory.steps:
         if step.state_snapshot is not None:
             results.print(Text(_taken(step.index, step.state_snapshot)))
@@ -105,7 +105,8 @@ def _render(trajectory: Trajectory) -> None:
     results.print(Text(_outcome(trajectory)))
 
 
-def _render_message(message: Message) -> None:
+def render_message(message: Message) -> None:
+    """Print a message: who says it, the text, the tool calls."""
     results.print(Text(message.role if message.name is None else f"{message.role} {message.name}", style="bold"))
     if message.content:
         results.print(Text(shorten(message.content, SHOWN_CHARACTERS)))

@@ -132,7 +132,7 @@ def nodes() -> list[Node]:
     return [
         Node(
             node_id=node["NodeID"],
-            name=node["NodeManagerHostname"],
+            name=_name(node),
             memory_mib=int(node["Resources"].get("memory", 0)) >> 20,
             cpus=node["Resources"].get("CPU", 0.0),
             resources=node["Resources"],
@@ -140,6 +140,12 @@ def nodes() -> list[Node]:
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
     ]
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    """What people call a node: what it was given with `--node-name`, else its host's name."""
+    given, host = str(node.get("NodeName") or ""), str(node["NodeManagerHostname"])
+    return given if given and given != node["NodeManagerAddress"] else host
 
 
 def plugin_problems(plugins: Sequence[PackedPlugin], found: list[Node]) -> list[str]:
