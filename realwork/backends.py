@@ -24,6 +24,7 @@ from realwork.record import RolloutSettings
 from realwork.rollout import Backends, longest_s, preparation_s
 from realwork.sandbox import labels
 from realwork.sandbox.base import Sandbox, SandboxSpec
+from realwork.sandbox.memory import open_memory
 from realwork.secret import Secret, read_key
 from realwork.types import RolloutSpec
 
@@ -52,9 +53,13 @@ async def open_backends(
     """
     async with AsyncExitStack() as stack:
         models = _Models(settings, stack, gate, given_key)
-        if settings.config.sandbox_config.kind == "local":
-            yield _LocalBackends(settings, models)
-            return
+        match settings.config.sandbox_config.kind:
+            case "local":
+                yield _LocalBackends(settings, models)
+                return
+            case "memory":
+                yield _MemoryBackends(settings, models)
+                return
         from realwork.sandbox.attended import attended
         from realwork.sandbox.engine import open_engine
 
@@ -227,6 +232,16 @@ class _LocalBackends(_ModelBackend):
 
     async def forget_snapshots(self, spec: RolloutSpec) -> None:
         """See `Backends.forget_snapshots`; there are none."""
+
+
+class _MemoryBackends(_LocalBackends):
+    """Sandboxes that run nothing, for measuring all else."""
+
+    @asynccontextmanager
+    async def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AsyncIterator[Sandbox]:
+        """See `Backends.open_sandbox`."""
+        async with open_memory() as sandbox:
+            yield sandbox
 
 
 async def _prepare(

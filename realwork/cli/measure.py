@@ -175,3 +175,32 @@ def _table(measured: "SandboxBench") -> str:
 
 def _line(name: str, seconds: "Seconds") -> str:
     return f"{name:33} {seconds.median_s * 1000:7.1f} ms {seconds.p95_s * 1000:7.1f} ms"
+
+
+@app.command()
+def scale(
+    rollouts: Annotated[int, typer.Option(min=100, help="Rollouts on a real Ray of three nodes.")] = 2000,
+    in_flight: Annotated[int, typer.Option(min=1, help="Simulated rollouts in flight at once.")] = 10_000,
+    nodes: Annotated[int, typer.Option(min=1, help="Simulated nodes.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """What a rollout costs driver and store, and how long the scheduler takes when very many are in flight."""
+    from realwork.bench.scale import bench_scale
+
+    measured = bench_scale(rollouts=rollouts, in_flight=in_flight, nodes=nodes)
+    if as_json:
+        typer.echo(measured.model_dump_json(indent=2))
+        return
+    played, simulated = measured.played, measured.simulated
+    results.print(
+        f"{played.rollouts:,} rollouts of a sandbox that runs nothing, on {played.nodes} nodes of a real Ray: "
+        f"{played.seconds:.1f} s, {played.graded:,} graded\n"
+        "          CPU ms a rollout   MiB after a tenth   MiB at the end\n"
+        f"driver  {played.driver_ms:18.2f} {played.driver_mib[0]:19.0f} {played.driver_mib[1]:16.0f}\n"
+        f"store   {played.store_ms:18.2f} {played.store_mib[0]:19.0f} {played.store_mib[1]:16.0f}\n"
+        f"{simulated.rollouts:,} simulated rollouts, {simulated.in_flight:,} in flight on {simulated.nodes} nodes: "
+        f"{simulated.seconds:.1f} s\n"
+        f"a decision of the scheduler takes {simulated.decision_ms:.3f} ms, the slowest took "
+        f"{simulated.slowest_decision_ms:.2f} ms; driver and simulation {simulated.driver_ms:.2f} CPU ms a rollout",
+        markup=False,
+    )

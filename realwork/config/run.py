@@ -80,8 +80,9 @@ class EpisodeControlConfig(Section):
 class SandboxConfig(SandboxLimits):
     """The kind of every sandbox, and the limits of those whose environment names none."""
 
-    kind: Literal["docker", "local"] = "docker"
-    """`local`, a temporary folder on this machine without isolation, is taken from `--sandbox local` alone."""
+    kind: Literal["docker", "local", "memory"] = "docker"
+    """`local`, a temporary folder on this machine without isolation, is taken from `--sandbox local` alone; `memory`
+    runs nothing, and is for `realwork bench`."""
 
 
 class PluginEntry(Section):

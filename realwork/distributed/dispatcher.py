@@ -33,19 +33,21 @@ class Dispatcher:
     Attributes:
         in_flight: by trajectory id.
         is_paused: whether nothing more is started for now.
-        decisions: how many rollouts it has started, `decision_s` seconds of deciding in all, the slowest of them
+        most_in_flight: rollouts in flight at the same moment, so far.
+        decisions: how many rollouts it has started, after `decision_s` CPU seconds of deciding in all, the slowest of them
             `slowest_decision_s`.
     """
 
     def __init__(self, schedule: Schedule, placement: Placement, fleet: Fleet) -> None:
         self.in_flight: dict[str, Started] = {}
         self.is_paused = False
-        self.decisions = 0
+        self.most_in_flight = self.decisions = 0
         self.decision_s = self.slowest_decision_s = 0.0
         self._schedule = schedule
         self._placement = placement
         self._fleet = fleet
         self._failed_on: dict[str, str] = {}
+        self._last_error = ""
         self._is_stopped = False
         self._woken = asyncio.Event()
         self._had_node_at = time.monotonic()
@@ -72,7 +74,7 @@ class Dispatcher:
     async def dispatch(self, play: Callable[[Started], Awaitable[None]]) -> str | None:
         """Have every rollout played by `play`, which raises nothing; null when nothing is left, or when stopped.
 
-        Else why the rest cannot be played: for `NO_NODE_S` there has been no node to play anything on.
+        Else why the rest cannot be played: there has long been no node, or all nodes fail again and again.
         """
         async with asyncio.TaskGroup() as tasks:
             while not self._is_stopped and not self._schedule.finished:
@@ -80,8 +82,8 @@ class Dispatcher:
                 if (started := self._start()) is not None:
                     tasks.create_task(self._played(started, play))
                     await asyncio.sleep(0)
-                elif self._has_no_node():
-                    return f"there has been no node that can play a rollout for {NO_NODE_S:.0f} s"
+                elif (why := self._hopeless()) is not None:
+                    return why
                 else:
                     await self._wait()
         return None
@@ -93,14 +95,18 @@ class Dispatcher:
         except TimeoutError:
             return
 
-    def _has_no_node(self) -> bool:
+    def _hopeless(self) -> str | None:
+        if self._placement.is_hopeless:
+            return f"on every node one rollout after the other fails, the last one so: {self._last_error}"
         if self._placement.room or self.in_flight:
             self._had_node_at = time.monotonic()
-        return time.monotonic() > self._had_node_at + NO_NODE_S
+        if time.monotonic() > self._had_node_at + NO_NODE_S:
+            return f"there has been no node that can play a rollout for {NO_NODE_S:.0f} s"
+        return None
 
     def _start(self) -> Started | None:
         """The next rollout, with its slot, null when none can be started now."""
-        now = time.monotonic()
+        now, began = time.monotonic(), time.thread_time()
         if self.is_paused or len(self.in_flight) >= self.limit or not self._placement.has_room(now):
             return None
         spec = self._schedule.next()
@@ -113,7 +119,8 @@ class Dispatcher:
         self._placement.take(node_id)
         started = Started(spec, self._fleet.take(node_id), now)
         self.in_flight[spec.trajectory_id] = started
-        self._count(time.monotonic() - now)
+        self.most_in_flight = max(self.most_in_flight, len(self.in_flight))
+        self._count(time.thread_time() - began)
         return started
 
     def _count(self, seconds: float) -> None:
@@ -140,5 +147,6 @@ class Dispatcher:
             self._failed_on.pop(rollout_id, None)
         else:
             self._failed_on[rollout_id] = node_id
+            self._last_error = summary.error_message or summary.failure_cause
         is_nodes_fault = summary.failure_cause in ("sandbox", "node") and not summary.fails_environment
         return self._placement.record(node_id, time.monotonic(), failed=is_nodes_fault)

@@ -17,6 +17,7 @@ from realwork.distributed.stores import Stores
 from realwork.errors import Cancelled, EpisodeError, ImageError, NodeError, PrepareError, RealworkError
 from realwork.record import RolloutSettings, failed_rollout
 from realwork.rollout import OVERTIME_S, bound_s, preparation_s
+from realwork.text import shorten
 from realwork.types import Message, RolloutSpec, RolloutSummary
 
 ACTOR_MIB = 200
@@ -24,6 +25,8 @@ LONG_S = 3.0
 START_S = 300.0
 """For a process to start and connect to its engine: many start at once on a node."""
 CANCEL_S = 10.0
+RAY_NAMES = ("class_name:", "actor_id:", "namespace:", "pid:", "ip:", "name:")
+LONGEST_SAID = 500
 STORE_WAIT_S = 120.0
 STORE_WAIT_STOPPING_S = 10.0
 
@@ -156,7 +159,7 @@ class Slot:
             self.kill()
             if self.is_cut:
                 raise Cancelled("the run was stopped, and the rollout's process did not answer") from error
-            raise NodeError(f"the rollout's process is gone: {error}") from error
+            raise NodeError(f"the rollout's process is gone: {_said(error)}") from error
         except RealworkError as error:
             self.kill()
             raise NodeError(f"the rollout's row was refused: {error}") from error
@@ -220,3 +223,9 @@ class Slot:
         if self._actor is not None:
             self._shared.host.kill(self._actor)
             self._actor = None
+
+
+def _said(error: RayError) -> str:
+    """What Ray says of a lost actor, without the names that Ray gives it."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return shorten(" ".join(line for line in lines if line and not line.startswith(RAY_NAMES)), LONGEST_SAID)

@@ -1,8 +1,15 @@
-"""What Ray alone costs, for benchmarks."""
+"""What Ray alone costs, and a Ray of several nodes on this machine, for benchmarks."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import ray
+from ray.cluster_utils import Cluster
+
+from realwork.errors import InputError
+
+OBJECT_STORE_MIB = 128
 
 
 def bare_task() -> Callable[[], Awaitable[None]]:
@@ -13,3 +20,23 @@ def bare_task() -> Callable[[], Awaitable[None]]:
 
 def _nothing() -> None:
     return
+
+
+@contextmanager
+def several_local_nodes(count: int, *, memory_mib: int) -> Iterator[str]:
+    """The address of a Ray of `count` nodes on this machine, each with that much to give, for the length of the block.
+
+    Raises:
+        InputError: it cannot be started.
+    """
+    options: dict[str, Any] = {"num_cpus": 2, "memory": memory_mib << 20, "object_store_memory": OBJECT_STORE_MIB << 20}
+    try:
+        cluster = Cluster(initialize_head=True, head_node_args=options | {"include_dashboard": False})
+        for _ in range(count - 1):
+            cluster.add_node(**options)
+    except (RuntimeError, OSError, TimeoutError) as error:
+        raise InputError(f"a Ray of {count} nodes cannot be started: {error}") from error
+    try:
+        yield str(cluster.address)
+    finally:
+        cluster.shutdown()  # type: ignore[no-untyped-call]

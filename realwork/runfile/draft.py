@@ -75,8 +75,12 @@ class Draft:
     def refuse_local_sandbox(self) -> None:
         """A file alone may not take the isolation away; call it before the flags are merged."""
         sandbox = self.data.get("sandbox_config")
-        if isinstance(sandbox, dict) and sandbox.get("kind") == "local":
-            said = "'local' has no isolation and is not taken from a file; give --sandbox local"
+        kind = sandbox.get("kind") if isinstance(sandbox, dict) else None
+        refusals = {
+            "local": "'local' has no isolation and is not taken from a file; give --sandbox local",
+            "memory": "'memory' runs nothing; it is for 'realwork bench scale'",
+        }
+        if isinstance(kind, str) and (said := refusals.get(kind)):
             self.complain(("sandbox_config", "kind"), said)
 
     def move_old_keys(self) -> None:

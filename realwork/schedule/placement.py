@@ -1,15 +1,17 @@
 """On which node a rollout is played: which have room, which have its image, which rest.
 
 Pure: the time is told. Guarantees: no node gets more rollouts than it has room for; a node that failed `PATIENCE`
-rollouts in a row for reasons of its own gets none while another one has not, rests, and is then tried again, each
-time for longer if it fails again; the only nodes there are never rest.
+rollouts in a row for reasons of its own rests, and is then tried again, each time after a longer rest if it fails
+again.
 """
 
 from realwork.types import Record
 
 PATIENCE = 3
-FIRST_REST_S = 30.0
-LONGEST_REST_S = 600.0
+FIRST_REST_S = 10.0
+LONGEST_REST_S = 120.0
+MOST_RESTS = 6
+"""If every node has rested so often and none has done better, there is no hope: that is after five minutes."""
 NO_IMAGE = 0.5
 """How much fuller a node may be that has the image than one that has to fetch it."""
 NO_PROCESS = 0.25
@@ -41,7 +43,7 @@ class _Node:
         self.node_id = node_id
         self.name = name
         self.room = room
-        self.used = self.idle = self.failures = 0
+        self.used = self.idle = self.failures = self.rests = 0
         self.rests_until = self.rest_s = 0.0
         self.environments: set[str] = set()
 
@@ -102,10 +104,7 @@ class Placement:
         return min(candidates, key=cost).node_id if candidates else None
 
     def _candidates(self, now: float) -> list[_Node]:
-        awake = [node for node in self._nodes.values() if node.rests_until <= now]
-        if not awake:
-            awake = sorted(self._nodes.values(), key=lambda node: node.rests_until)[:1]
-        return [node for node in awake if node.used < node.room]
+        return [node for node in self._nodes.values() if node.used < node.room and node.rests_until <= now]
 
     def take(self, node_id: str) -> None:
         """A rollout begins on a node."""
@@ -136,15 +135,21 @@ class Placement:
         if node is None:
             return 0.0
         if not failed:
-            node.failures, node.rest_s = 0, 0.0
+            node.failures, node.rests, node.rest_s = 0, 0, 0.0
             return 0.0
         node.failures += 1
         if node.failures < PATIENCE or node.rests_until > now:
             return 0.0
         node.rest_s = min(LONGEST_REST_S, 2 * node.rest_s or FIRST_REST_S)
         node.rests_until = now + node.rest_s
+        node.rests += 1
         node.environments.clear()  # an engine that came back may have lost them
         return node.rest_s
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether every node there is has failed again and again."""
+        return bool(self._nodes) and all(node.rests > MOST_RESTS for node in self._nodes.values())
 
     def places(self, now: float) -> list[Place]:
         """How each node stands."""

@@ -1,0 +1,266 @@
+"""What grows with a run: the driver's and the store's share of a rollout, and the time of a decision of the scheduler.
+
+Two measurements. Rollouts of a sandbox that runs nothing, on a real Ray of several nodes on this machine: what is left
+is what realwork itself takes. And the real driver with its scheduler over nodes and actors that are simulated in this
+process, with as many rollouts in flight as no single machine could hold.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from realwork.api import run
+from realwork.config import RunConfig
+from realwork.distributed.cluster import Node
+from realwork.distributed.driver import Driver
+from realwork.distributed.hosts import LocalHost
+from realwork.distributed.nodes import Examined, Nodes
+from realwork.distributed.rollout_actor import RolloutActor
+from realwork.distributed.store_actor import StoreActor
+from realwork.distributed.yardstick import several_local_nodes
+from realwork.model.budget import Used
+from realwork.opening import SilentObserver
+from realwork.preflight import MachineFacts, Question
+from realwork.record import RolloutSettings
+from realwork.runfile import load_run_file
+from realwork.schedule import EnvironmentProgress, Schedule
+from realwork.types import Record, RolloutSpec, RolloutSummary
+
+NODES = 3
+PARALLEL = 6
+GROUP = 8
+STEPS = 3
+MEMORY_MIB = 64
+NODE_MIB = 1024
+SHORTEST_S, LONGEST_S = 4.0, 8.0
+WARM_UP = 0.1
+"""The share of the rollouts after which the first figure of memory is taken."""
+_COMMAND = {"tool_calls": [{"name": "execute_command", "arguments": {"command": "true"}}]}
+
+
+class PlayedBench(Record):
+    """Rollouts that were played on a real Ray.
+
+    Attributes:
+        driver_ms, store_ms: CPU milliseconds of each rollout.
+        driver_mib, store_mib: resident memory after a tenth of the rollouts, and after all of them.
+    """
+
+    rollouts: int
+    nodes: int
+    seconds: float
+    driver_ms: float
+    store_ms: float
+    driver_mib: tuple[float, float]
+    store_mib: tuple[float, float]
+    graded: int
+
+
+class SimulatedBench(Record):
+    """Rollouts whose actors were simulated.
+
+    Attributes:
+        in_flight: rollouts in flight at once.
+        decision_ms, slowest_decision_ms: of choosing a rollout and its node, on average and at worst.
+        driver_ms: CPU milliseconds of each rollout, of driver and simulation together.
+    """
+
+    rollouts: int
+    in_flight: int
+    nodes: int
+    seconds: float
+    decision_ms: float
+    slowest_decision_ms: float
+    driver_ms: float
+
+
+class ScaleBench(Record):
+    """Both measurements."""
+
+    played: PlayedBench
+    simulated: SimulatedBench
+
+
+def bench_scale(*, rollouts: int, in_flight: int, nodes: int) -> ScaleBench:
+    """Play `rollouts` on a real Ray, then twice `in_flight`, that many at once, over `nodes` simulated nodes.
+
+    Raises:
+        InputError: no Ray can be started.
+    """
+    return ScaleBench(played=_play(rollouts), simulated=asyncio.run(_simulate(in_flight, nodes)))
+
+
+class _Process:
+    """What a process of this machine has used."""
+
+    def __init__(self, pid: int) -> None:
+        self._folder = Path(f"/proc/{pid}")
+
+    @property
+    def cpu_s(self) -> float:
+        fields = (self._folder / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / 100
+
+    @property
+    def memory_mib(self) -> float:
+        lines = (self._folder / "status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+class _Measuring(SilentObserver):
+    """Looks at driver and store as rollouts end; the CPU time of what comes before the first one does not count."""
+
+    def __init__(self, rollouts: int) -> None:
+        self._rollouts = rollouts
+        self._finished = 0
+        self.graded = 0
+        self.driver, self.store = _Process(os.getpid()), _Process(os.getpid())
+        self.cpu_s: list[tuple[float, float]] = []
+        self.memory_mib: list[tuple[float, float]] = []
+
+    def rollout_finished(self, summary: RolloutSummary, progress: EnvironmentProgress) -> None:
+        """See `Observer`."""
+        self._finished += 1
+        self.graded += summary.success is not None
+        if self._finished == 1:
+            self.store = _Process(_store_pid())
+            self.cpu_s.append((self.driver.cpu_s, self.store.cpu_s))
+        if self._finished in (int(WARM_UP * self._rollouts), self._rollouts):
+            self.memory_mib.append((self.driver.memory_mib, self.store.memory_mib))
+        if self._finished == self._rollouts:
+            self.cpu_s.append((self.driver.cpu_s, self.store.cpu_s))
+
+
+def _play(rollouts: int) -> PlayedBench:
+    with (
+        tempfile.TemporaryDirectory(prefix="realwork-bench-") as folder,
+        several_local_nodes(NODES, memory_mib=NODE_MIB) as address,
+    ):
+        file = Path(folder) / "run.json"
+        file.write_text(json.dumps(_run_file(folder, rollouts)))
+        (Path(folder) / "script.json").write_text(json.dumps([_COMMAND] * STEPS))
+        run_file = load_run_file(file, overrides={"sandbox_config": {"kind": "memory"}})
+        measuring = _Measuring(rollouts)
+        result = run(run_file, address=address, observer=measuring)
+    (driver_before, store_before), (driver_after, store_after) = measuring.cpu_s
+    (driver_early, store_early), (driver_late, store_late) = measuring.memory_mib
+    return PlayedBench(
+        rollouts=rollouts,
+        nodes=NODES,
+        seconds=result.duration_s,
+        driver_ms=1000 * (driver_after - driver_before) / rollouts,
+        store_ms=1000 * (store_after - store_before) / rollouts,
+        driver_mib=(driver_early, driver_late),
+        store_mib=(store_early, store_late),
+        graded=measuring.graded,
+    )
+
+
+def _store_pid() -> int:
+    """The process of the store that was started last on this machine."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (folder / "cmdline").read_bytes().startswith(b"ray::StoreActor"):
+                started = (folder / "stat").read_text().rpartition(")")[2].split()[19]
+                found.append((int(started), int(folder.name)))
+    return max(found)[1]
+
+
+def _run_file(folder: str, rollouts: int) -> dict[str, Any]:
+    groups = -(-rollouts // GROUP)
+    environments = [
+        {"id": f"e{number}", "docker_image": "none", "prompt": "bench", "unit_tests": ["true"]}
+        for number in range(groups)
+    ]
+    return {
+        "environments": environments,
+        "template_prompt": "bench",
+        "llm_config": {"model": f"scripted:{folder}/script.json"},
+        "rollout_config": {"max_parallel_rollouts": PARALLEL, "trajectory_output_path": f"{folder}/trajectories"},
+        "episode_control_config": {"max_episodes": GROUP},
+        "sandbox_config": {"memory_mib": MEMORY_MIB, "cpus": 0.1},
+    }
+
+
+class _SimulatedRollouts:
+    """Takes the place of `RolloutActor`: each rollout takes a while and succeeds."""
+
+    async def setup(self, *_shared: Any) -> None:
+        return
+
+    async def run(self, spec: RolloutSpec, _queue_s: float, _timeout_multiplier: float) -> RolloutSummary:
+        await asyncio.sleep(random.uniform(SHORTEST_S, LONGEST_S))
+        return RolloutSummary(spec=spec, status="completed", terminated_reason="completed", success=True, reward=1.0)
+
+
+class _SimulatedStore:
+    """Takes the place of `StoreActor`."""
+
+    def __init__(self, *_arguments: Any) -> None:
+        self._asked = asyncio.Event()
+
+    async def plan(self, _rollout_ids: list[str]) -> None:
+        return
+
+    async def next_asked(self) -> None:
+        await self._asked.wait()
+
+    async def close(self) -> None:
+        return
+
+
+class _SimulatedHost(LocalHost):
+    """Actors of this process that stand for real ones."""
+
+    def start(self, kind: type, *arguments: Any, node_id: str | None = None, **options: Any) -> Any:
+        """See `Host`."""
+        simulated = {RolloutActor: _SimulatedRollouts, StoreActor: _SimulatedStore}
+        return super().start(simulated[kind], *arguments, node_id=node_id, **options)
+
+
+async def _simulate(in_flight: int, nodes: int) -> SimulatedBench:
+    rollouts = 2 * in_flight
+    with tempfile.TemporaryDirectory(prefix="realwork-bench-") as folder:
+        document = _run_file(folder, rollouts)
+        document["rollout_config"] |= {"max_parallel_rollouts": in_flight, "store_shards": 1}
+        config = RunConfig.model_validate(document)
+        driver = Driver(
+            _SimulatedHost(),
+            _simulated_nodes(in_flight, nodes),
+            RolloutSettings(config=config, script=()),
+            Schedule(config, "bench"),
+            Used(),
+            given_key=None,
+            run_id="bench",
+            directory=Path(folder),
+            url=None,
+            observer=SilentObserver(),
+        )
+        cpu_s = time.process_time()
+        result = await driver.run()
+    dispatcher = driver.dispatcher
+    return SimulatedBench(
+        rollouts=sum(each.graded for each in result.environments),
+        in_flight=dispatcher.most_in_flight,
+        nodes=nodes,
+        seconds=result.duration_s,
+        decision_ms=1000 * dispatcher.decision_s / dispatcher.decisions,
+        slowest_decision_ms=1000 * dispatcher.slowest_decision_s,
+        driver_ms=1000 * (time.process_time() - cpu_s) / rollouts,
+    )
+
+
+def _simulated_nodes(in_flight: int, count: int) -> Nodes:
+    room = -(-in_flight // count)
+    nodes = Nodes(Question(needs=None), MEMORY_MIB, watches=False)
+    for number in range(count):
+        node = Node(node_id=f"node-{number}", name=f"node-{number}", memory_mib=room * MEMORY_MIB, cpus=room)
+        nodes.found.append(Examined(node=node, facts=MachineFacts(), room=room))
+    return nodes
