@@ -34,11 +34,13 @@ class Dispatcher:
         in_flight: by trajectory id.
         is_paused: whether nothing more is started for now.
         most_in_flight: rollouts in flight at the same moment, so far.
-        decisions: how many rollouts it has started, after `decision_s` CPU seconds of deciding in all, the slowest of them
-            `slowest_decision_s`.
+        decisions: how many rollouts it has started.
+        decision_s, slowest_decision_s: CPU seconds that deciding has taken, in all and at most.
     """
 
-    def __init__(self, schedule: Schedule, placement: Placement, fleet: Fleet) -> None:
+    def __init__(
+        self, schedule: Schedule, placement: Placement, fleet: Fleet, *, without_node_s: float = NO_NODE_S
+    ) -> None:
         self.in_flight: dict[str, Started] = {}
         self.is_paused = False
         self.most_in_flight = self.decisions = 0
@@ -46,6 +48,7 @@ class Dispatcher:
         self._schedule = schedule
         self._placement = placement
         self._fleet = fleet
+        self._without_node_s = without_node_s
         self._failed_on: dict[str, str] = {}
         self._last_error = ""
         self._is_stopped = False
@@ -100,8 +103,8 @@ class Dispatcher:
             return f"on every node one rollout after the other fails, the last one so: {self._last_error}"
         if self._placement.room or self.in_flight:
             self._had_node_at = time.monotonic()
-        if time.monotonic() > self._had_node_at + NO_NODE_S:
-            return f"there has been no node that can play a rollout for {NO_NODE_S:.0f} s"
+        if time.monotonic() > self._had_node_at + self._without_node_s:
+            return f"there has been no node that can play a rollout for {self._without_node_s:.0f} s"
         return None
 
     def _start(self) -> Started | None:

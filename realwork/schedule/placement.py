@@ -91,7 +91,7 @@ class Placement:
             avoids: the node on which its last attempt failed.
         """
         candidates = self._candidates(now)
-        if any(node.node_id == prefers and not node.failures for node in candidates):
+        if any(node.node_id == prefers and node.failures <= 1 for node in candidates):
             return prefers
         fair = self.share / max(1, self.room)
 

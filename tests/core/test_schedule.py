@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from realwork.config import RunConfig
@@ -237,3 +239,66 @@ def test_a_rollout_that_waits_for_a_new_attempt_was_begun():
     schedule.record(ended(schedule.next(), retryable=True))
     schedule.begin_no_more()
     assert play(schedule, lambda spec: ended(spec, success=True)) == [("e0", 0, 1)]
+
+
+def test_an_environment_may_have_several_groups_each_with_an_id_of_its_own():
+    schedule = Schedule(config(max_episodes=4, group_size=2), "r")
+    specs = [schedule.next() for _ in range(4)]
+    assert [spec.group_id for spec in specs] == ["r:e0:0", "r:e0:0", "r:e0:1", "r:e0:1"]
+    assert len({spec.rollout_id for spec in specs}) == 4
+
+
+def test_no_further_group_is_opened_until_one_is_done():
+    schedule = Schedule(config(environments=2, max_episodes=4, group_size=2, max_open_groups=2), "r")
+    first = [schedule.next() for _ in range(4)]
+    assert schedule.next() is None
+    schedule.record(ended(first[0], success=True))
+    schedule.record(ended(first[2], success=True))
+    assert schedule.next() is None, "each has one left to play"
+    schedule.record(ended(first[1], retryable=True))
+    again = schedule.next()
+    assert (again.rollout_id, again.attempt) == ("e0:1", 1), (
+        "a failure of ours is run again, so that the group is whole"
+    )
+    schedule.record(ended(again, success=False))
+    assert [schedule.next().group_id for _ in range(2)] == ["r:e1:0"] * 2
+    assert schedule.next() is None
+
+
+def test_a_group_that_was_begun_is_gone_on_with_before_another_is_opened():
+    first = Schedule(config(environments=2, max_episodes=2, max_open_groups=1), "r")
+    spec = first.next().model_copy(update={"environment_id": "e1", "sample_index": 0})
+    resumed = Schedule(config(environments=2, max_episodes=2, max_open_groups=1), "r")
+    resumed.take_up([ended(spec, success=True)])
+    assert resumed.next().rollout_id == "e1:1"
+    assert resumed.next() is None
+
+
+def test_a_group_whose_environment_was_stopped_is_done():
+    schedule = Schedule(config(environments=2, max_episodes=3, stop_on_success=True, max_open_groups=1), "r")
+    schedule.record(ended(schedule.next(), success=True))
+    assert schedule.next().environment_id == "e1"
+
+
+def test_what_is_cancelled_before_it_began_has_failed_and_is_not_played():
+    schedule = Schedule(config(max_episodes=3), "r")
+    schedule.next()
+    cancelled = schedule.cancel("e0", 2)
+    assert (cancelled.rollout_id, cancelled.attempt) == ("e0:2", 0)
+    assert schedule.cancel("e0", 0) is None, "it is in flight"
+    assert schedule.cancel("nowhere", 0) is None
+    assert schedule.next().sample_index == 1
+    assert schedule.next() is None
+    assert schedule.progress()[0].failed == 1
+
+
+def test_many_environments_cost_a_decision_no_more():
+    schedule = Schedule(config(environments=2000, max_episodes=2, init=range(2000), max_open_groups=1500), "r")
+    began = time.thread_time()
+    specs = [schedule.next() for _ in range(1501)]
+    assert specs[-1] is None
+    for spec in specs[:-1]:
+        schedule.prepared(spec.environment_id)
+        schedule.record(ended(spec, success=True))
+    assert len({schedule.next().environment_id for _ in range(1500)}) == 1500
+    assert (time.thread_time() - began) / 3000 < 0.002

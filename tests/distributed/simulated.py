@@ -1,0 +1,176 @@
+"""A run whose actors are simulated in this process: the real driver and scheduler, on nodes that do as they are told."""
+
+import asyncio
+from collections import defaultdict
+
+from realwork.config import RunConfig
+from realwork.distributed.cluster import Node
+from realwork.distributed.driver import Driver
+from realwork.distributed.hosts import LocalHost
+from realwork.distributed.nodes import Examined, Nodes
+from realwork.distributed.rollout_actor import RolloutActor
+from realwork.distributed.store_actor import StoreActor
+from realwork.errors import SandboxError
+from realwork.model.budget import Used
+from realwork.opening import SilentObserver
+from realwork.preflight import MachineFacts, Question
+from realwork.record import RolloutSettings
+from realwork.schedule import Schedule
+from realwork.types import Message, RolloutSummary
+
+
+def config(environments=1, *, init=(), parallel=4, **control):
+    return RunConfig.model_validate(
+        {
+            "environments": [
+                {
+                    "id": f"e{number}",
+                    "docker_image": "i",
+                    "prompt": "p",
+                    "unit_tests": ["t"],
+                    "init_commands": list(init),
+                }
+                for number in range(environments)
+            ],
+            "rollout_config": {"max_parallel_rollouts": parallel},
+            "template_prompt": "s",
+            "episode_control_config": control,
+            "sandbox_config": {"kind": "memory"},
+        }
+    )
+
+
+class World:
+    """What happens on the nodes.
+
+    Attributes:
+        played: (node, trajectory id) of each attempt that was begun, in order.
+        prepared: (node, source) of each preparation, in order.
+        broken: nodes on which everything fails.
+        unprepared: nodes on which nothing can be prepared.
+        blocked: trajectory ids, or `*` for all, that go on until they are cancelled or this is emptied.
+        at_once: the most rollouts that were on a node at once, by node.
+    """
+
+    def __init__(self):
+        self.played, self.prepared = [], []
+        self.broken, self.unprepared, self.blocked = set(), set(), set()
+        self.at_once, self.now = defaultdict(int), defaultdict(int)
+        self.rows = []
+
+
+class Rollouts:
+    """Takes the place of `RolloutActor`."""
+
+    def __init__(self, world, node_id):
+        self._world, self._node_id = world, node_id
+        self._playing = None
+
+    async def setup(self, *_shared):
+        return
+
+    async def prepare(self, spec, _multiplier, source):
+        self._world.prepared.append((self._node_id, source))
+        await asyncio.sleep(0.01)
+        if self._node_id in self._world.unprepared:
+            raise SandboxError("it cannot be prepared here")
+
+    async def run(self, spec, _queue_s, _multiplier):
+        self._playing = asyncio.create_task(self._play(spec))
+        try:
+            return await self._playing
+        except asyncio.CancelledError:
+            return RolloutSummary(
+                spec=spec, status="cancelled", terminated_reason="cancelled", failure_cause="cancelled"
+            )
+
+    async def _play(self, spec):
+        world, node = self._world, self._node_id
+        world.played.append((node, spec.trajectory_id))
+        world.now[node] += 1
+        world.at_once[node] = max(world.at_once[node], world.now[node])
+        try:
+            await asyncio.sleep(0.01)
+            while world.blocked & {spec.trajectory_id, "*"}:
+                await asyncio.sleep(0.01)
+        finally:
+            world.now[node] -= 1
+        if node in world.broken:
+            return RolloutSummary(
+                spec=spec,
+                status="failed",
+                terminated_reason="environment_error",
+                failure_cause="sandbox",
+                error_message="the engine is gone",
+                retryable=True,
+            )
+        return RolloutSummary(spec=spec, status="completed", terminated_reason="completed", success=True, reward=1.0)
+
+    async def cancel(self):
+        return self._playing is not None and self._playing.cancel()
+
+    async def stop(self):
+        await self.cancel()
+
+    async def look(self, after):
+        return (Message(role="system", content="s"), Message(role="user", content="p"))[after:]
+
+
+class Store:
+    """Takes the place of `StoreActor`; keeps the rows that the driver itself writes."""
+
+    def __init__(self, world):
+        self._rows = world.rows
+
+    async def plan(self, _rollout_ids):
+        return
+
+    async def next_asked(self):
+        await asyncio.Event().wait()
+
+    async def commit_lost(self, lost):
+        self._rows.append(lost)
+        return RolloutSummary(
+            spec=lost.spec,
+            status=lost.status,
+            terminated_reason=lost.terminated_reason,
+            failure_cause=lost.failure_cause,
+            retryable=lost.retryable,
+            error_message=lost.error_message,
+        )
+
+    async def close(self):
+        return
+
+
+class Host(LocalHost):
+    """Actors of this process, each on a node of `world`."""
+
+    def __init__(self, world):
+        super().__init__()
+        self._world = world
+
+    def start(self, kind, *arguments, node_id=None, **options):
+        kinds = {RolloutActor: (Rollouts, self._world, node_id), StoreActor: (Store, self._world)}
+        made, *own = kinds[kind]
+        return super().start(made, *own)
+
+
+def driver_of(world, found, directory, *, rooms=(2, 2), observer=None):
+    """A driver of the run file `found` over nodes `n0`, `n1` and so on with those rooms."""
+    nodes = Nodes(Question(needs=None), 1, watches=False)
+    for number, room in enumerate(rooms):
+        node = Node(node_id=f"n{number}", name=f"node {number}", memory_mib=room, cpus=room)
+        nodes.found.append(Examined(node=node, facts=MachineFacts(), room=room))
+    return Driver(
+        Host(world),
+        nodes,
+        RolloutSettings(config=found, script=()),
+        Schedule(found, "r"),
+        Used(),
+        given_key=None,
+        run_id="r",
+        directory=directory,
+        url=None,
+        observer=observer or SilentObserver(),
+    )
