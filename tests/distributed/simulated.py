@@ -1,4 +1,4 @@
-"""A run whose actors are simulated in this process: the real driver and scheduler, on nodes that do as they are told."""
+"""A run whose actors are simulated in this process: the real driver and scheduler, on nodes that do as told."""
 
 import asyncio
 from collections import defaultdict

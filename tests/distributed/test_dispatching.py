@@ -97,7 +97,7 @@ def test_without_any_node_the_run_ends_after_a_while_and_says_so():
 
 
 def test_on_nodes_that_failed_again_and_again_the_run_ends_and_says_so():
-    placement, now = Placement(1), -10_000.0
+    placement, now = Placement(1), 1.0
     placement.set_node("n0", "node 0", 1)
     while not placement.is_hopeless:
         now += placement.record("n0", now, failed=True)
