@@ -90,10 +90,12 @@ class ScaleBench(Record):
 def bench_scale(*, rollouts: int, in_flight: int, nodes: int) -> ScaleBench:
     """Play `rollouts` on a real Ray, then twice `in_flight`, that many at once, over `nodes` simulated nodes.
 
+    Whole groups are played, so it may be a few more.
+
     Raises:
         InputError: no Ray can be started.
     """
-    return ScaleBench(played=_play(rollouts), simulated=asyncio.run(_simulate(in_flight, nodes)))
+    return ScaleBench(played=_play(_whole_groups(rollouts)), simulated=asyncio.run(_simulate(in_flight, nodes)))
 
 
 class _Process:
@@ -173,11 +175,14 @@ def _store_pid() -> int:
     return max(found)[1]
 
 
+def _whole_groups(rollouts: int) -> int:
+    return -(-rollouts // GROUP) * GROUP
+
+
 def _run_file(folder: str, rollouts: int) -> dict[str, Any]:
-    groups = -(-rollouts // GROUP)
     environments = [
         {"id": f"e{number}", "docker_image": "none", "prompt": "bench", "unit_tests": ["true"]}
-        for number in range(groups)
+        for number in range(rollouts // GROUP)
     ]
     return {
         "environments": environments,
@@ -226,7 +231,7 @@ class _SimulatedHost(LocalHost):
 
 
 async def _simulate(in_flight: int, nodes: int) -> SimulatedBench:
-    rollouts = 2 * in_flight
+    rollouts = _whole_groups(2 * in_flight)
     with tempfile.TemporaryDirectory(prefix="realwork-bench-") as folder:
         document = _run_file(folder, rollouts)
         document["rollout_config"] |= {"max_parallel_rollouts": in_flight, "store_shards": 1}

@@ -47,6 +47,9 @@ def submitted(docker_image, tmp_path_factory):
     config = config.replace(
         '"environments"', '"plugins": ["beside", {"module": "in_folder", "num_cpus": 0.1}], "environments"'
     )
+    config = config.replace('"unit_tests": [', '"copy_folders": ["data"], "unit_tests": ["test -f data/copied", ')
+    (folder / "work" / "configs" / "data").mkdir()
+    (folder / "work" / "configs" / "data" / "copied").write_text("with the job")
     (folder / "work" / "configs" / "scripted.json").write_text(config)
     (folder / "work" / "configs" / "beside.py").write_text(EXAMPLE)
     (folder / "work" / "helper.py").write_text("MARK = 0.5\n")
@@ -55,11 +58,11 @@ def submitted(docker_image, tmp_path_factory):
     )
     patience = time.monotonic() + 120
     with ray_head(folder, has_dashboard=True) as (address, dashboard, _):
-        submit = [RAY, "job", "submit", "--address", dashboard, "--working-dir", "."]
+        submit = [RAY, "job", "submit", "--address", dashboard, "--working-dir", "work"]
         command = [*submit, "--", "realwork", "run", "configs/scripted.json", "--run-id", run_id]
-        job = run_in(folder / "work", command, variables)
+        job = run_in(folder, command, variables)
         while "No available agent" in job.stderr and time.monotonic() < patience:
-            job = run_in(folder / "work", command, variables)
+            job = run_in(folder, command, variables)
         with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
             file = run_file(folder, endpoint.base_url)
             join = [REALWORK, "run", file, "--run-id", f"{run_id}-joined", "--address", address, "--llm-api-key", KEY]
