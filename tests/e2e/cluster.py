@@ -7,7 +7,7 @@ import socket
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -32,19 +32,22 @@ class Head(NamedTuple):
 
 
 @contextmanager
-def ray_head(folder: Path, *, has_dashboard: bool = False, **environment: str) -> Iterator[Head]:
+def ray_head(
+    folder: Path, *, has_dashboard: bool = False, options: Sequence[str] = (), **environment: str
+) -> Iterator[Head]:
     """`ray start --head` for the length of the block, with its output in `folder`; its processes have `environment`."""
     port, dashboard, agent = free_port(), free_port(), free_port()
     command = [REALWORK.with_name("ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1"]
     command += [f"--include-dashboard={str(has_dashboard).lower()}", f"--dashboard-port={dashboard}"]
     command += ["--dashboard-host=127.0.0.1", "--object-store-memory=200000000", "--include-log-monitor=false"]
     command.append(f"--dashboard-agent-listen-port={agent}")  # the default is that of every Ray of this machine
-    options = TOKEN | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"}
+    command += options
+    everywhere = TOKEN | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"}
     with (folder / "ray.log").open("w") as log:
         head = subprocess.Popen(
             command,
             cwd=folder,
-            env=clean_environment(**WITHOUT_PANDAS, **options, **environment),
+            env=clean_environment(**WITHOUT_PANDAS, **everywhere, **environment),
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,

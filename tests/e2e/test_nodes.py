@@ -1,13 +1,17 @@
 """A run on a cluster whose nodes come and go: every planned rollout has its row, and nothing is left behind."""
 
+import json
+import re
+import shutil
 import sqlite3
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from realwork.sandbox import labels
-from tests.e2e.cluster import TOKEN
+from tests.e2e.cluster import TOKEN, ray_head
 from tests.e2e.command import environment, plain, realwork, rows, run_file, running, wait_until
 from tests.e2e.several_nodes import NO_ENGINE, several_nodes
 from tests.endpoint import DONE, Endpoint, Request, run
@@ -18,6 +22,26 @@ ROOM = 3
 NODE_MIB = ROOM * (64 + 200) + 50
 EPISODES = 12
 NAMES = ("built", "bare")
+FAKE_MACHINES = {
+    "cluster_name": "fake",
+    "provider": {
+        "type": "fake_multinode",
+        "use_node_id_as_ip": True,
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+    },
+    "head_node_type": "ray.head.default",
+    "max_workers": 1,
+    "upscaling_speed": 1.0,
+    "idle_timeout_minutes": 1,
+    "auth": {},
+    "file_mounts": {},
+    "file_mounts_sync_continuously": False,
+    **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands")},
+    **{name: [] for name in ("setup_commands", "head_setup_commands", "worker_setup_commands")},
+    **{name: [] for name in ("head_start_ray_commands", "worker_start_ray_commands")},
+}
+"""What Ray's own autoscaler is given; its nodes would be processes of this machine, but have no memory to reserve."""
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +143,44 @@ def test_what_no_node_can_play_is_refused_at_once(engines, nodes, tmp_path):
     assert refused.returncode == 2
     assert "one rollout needs 100199 MiB of memory" in plain(refused.stderr)
     assert "Traceback" not in refused.stderr
+
+
+@pytest.fixture
+def short():
+    """A folder with a short name, as Ray makes sockets in it."""
+    made = Path(tempfile.mkdtemp(prefix="rw", dir="/tmp"))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def test_the_autoscaler_is_told_how_many_rollouts_want_a_place_and_when_none_does_any_more(tmp_path, short):
+    rollout = 256 + 200
+    node_types = {
+        "ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
+        "worker": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 1},
+    }
+    (tmp_path / "scaling.json").write_text(json.dumps(FAKE_MACHINES | {"available_node_types": node_types}))
+    options = (f"--autoscaling-config={tmp_path}/scaling.json", f"--memory={rollout << 20}", f"--temp-dir={short}")
+    (tmp_path / "script.json").write_text(
+        json.dumps([{"tool_calls": [{"name": "execute_command", "arguments": SLOWLY}]}])
+    )
+    file = run_file(
+        tmp_path,
+        llm_config={"model": "scripted:script.json"},
+        rollout_config={"max_parallel_rollouts": 3},
+        episode_control_config={"max_episodes": 4},
+    )
+    variables = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": "0"}
+    with ray_head(tmp_path, options=options, **variables) as head:
+        command = ("run", file, "--run-id", "wanting", "--sandbox", "local", "--address", head.address)
+        played = realwork(*command, cwd=tmp_path, **TOKEN)
+        told = short / "session_latest" / "logs" / "monitor.log"
+        wait_until(lambda: demands(told)[-1:] == ["(none)"], seconds=20, what="the end of the demand")
+    assert played.returncode == 0, played.stderr
+    assert "1 rollouts run at once, not 3" in plain(played.stderr)
+    assert f"{{'memory': {rollout << 20}}}: 3 from request_resources()" in demands(told)
+
+
+def demands(log: Path) -> list[str]:
+    """What the autoscaler said that it was asked for, each time."""
+    return re.findall(r"From request_resources:\n (.*)", log.read_text())
