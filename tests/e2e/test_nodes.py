@@ -161,9 +161,8 @@ def test_the_autoscaler_is_told_how_many_rollouts_want_a_place_and_when_none_doe
     }
     (tmp_path / "scaling.json").write_text(json.dumps(FAKE_MACHINES | {"available_node_types": node_types}))
     options = (f"--autoscaling-config={tmp_path}/scaling.json", f"--memory={rollout << 20}", f"--temp-dir={short}")
-    (tmp_path / "script.json").write_text(
-        json.dumps([{"tool_calls": [{"name": "execute_command", "arguments": SLOWLY}]}])
-    )
+    slowly = {"name": "execute_command", "arguments": {"command": "touch done; sleep 4"}}
+    (tmp_path / "script.json").write_text(json.dumps([{"tool_calls": [slowly]}]))
     file = run_file(
         tmp_path,
         llm_config={"model": "scripted:script.json"},
