@@ -30,6 +30,7 @@ from realwork.types import RolloutSpec
 if TYPE_CHECKING:
     from realwork.model.endpoint import Endpoint
     from realwork.sandbox.engine import Engine
+    from realwork.sandbox.prepared import Fetch
 
 log = logging.getLogger(__name__)
 
@@ -118,9 +119,9 @@ class _DockerBackends(_ModelBackend):
         self._with_channel = with_channel
         self._gradable: set[str] = set()
 
-    async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig) -> bool:
+    async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig, fetch: "Fetch | None" = None) -> bool:
         """See `Backends.prepare`."""
-        return await self._image(spec, environment) is not None or not environment.init_commands
+        return await self._image(spec, environment, fetch) is not None or not environment.init_commands
 
     @asynccontextmanager
     async def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AsyncIterator[Sandbox]:
@@ -163,7 +164,9 @@ class _DockerBackends(_ModelBackend):
             await sandbox.set_network(network)
         return sandbox
 
-    async def _image(self, spec: RolloutSpec, environment: EnvironmentConfig) -> str | None:
+    async def _image(
+        self, spec: RolloutSpec, environment: EnvironmentConfig, fetch: "Fetch | None" = None
+    ) -> str | None:
         """The image in which `environment` stands ready; null if each sandbox has to be prepared."""
         from realwork.sandbox.image import ensure_image
         from realwork.sandbox.prepared import Recipe, ensure_prepared
@@ -186,7 +189,7 @@ class _DockerBackends(_ModelBackend):
             update={"deadline_s": preparation_s(self._settings.config, environment)}
         )
         prepare = partial(_prepare, self._settings, spec, environment)
-        return await ensure_prepared(self._engine, recipe, build, prepare, environment_id=environment.id)
+        return await ensure_prepared(self._engine, recipe, build, prepare, environment_id=environment.id, fetch=fetch)
 
     async def has_snapshot(self, snapshot_id: str) -> bool:
         """See `Backends.has_snapshot`."""
@@ -208,7 +211,7 @@ class _DockerBackends(_ModelBackend):
 class _LocalBackends(_ModelBackend):
     """Temporary folders of this machine, without isolation."""
 
-    async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig) -> bool:
+    async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig, fetch: "Fetch | None" = None) -> bool:
         """See `Backends.prepare`; there is no image."""
         return not environment.init_commands
 
