@@ -37,6 +37,8 @@ THREADS = 32
 UNIX = "unix://"
 NOT_FOUND = 404
 EMPTY_TAR_BYTES = 1024
+NOT_UNPACKED = "Error unpacking image"
+"""How an engine with containerd's image store tells that layers were missing: it has the image then, but of no use."""
 
 
 class EngineClient(docker.APIClient):
@@ -136,8 +138,9 @@ class EngineClient(docker.APIClient):
         try:
             self._raise_for_status(response)  # type: ignore[attr-defined]
             for said in self._stream_helper(response, decode=True):  # type: ignore[attr-defined]
-                if "error" in said:
-                    raise LoadRefused(f"The engine does not take the image: {said['error']}")
+                refusal = said.get("error") or (said["stream"] if NOT_UNPACKED in said.get("stream", "") else None)
+                if refusal is not None:
+                    raise LoadRefused(f"The engine does not take the image: {refusal.strip()}")
         finally:
             response.close()
 

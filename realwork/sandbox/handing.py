@@ -15,7 +15,7 @@ from realwork.sandbox import prepared
 from realwork.sandbox.chunks import END, PIECE, Chunks, content
 from realwork.sandbox.engine import Engine, EngineClient
 from realwork.sandbox.image import inspect_image
-from realwork.sandbox.refusals import translated
+from realwork.sandbox.refusals import LoadRefused, translated
 from realwork.sandbox.shelf import remove_image
 
 PIECE_BYTES = 8 << 20
@@ -26,7 +26,7 @@ SPOOL = "/var/tmp"
 SILENT_S = 600.0
 """Before the engine gives the first piece it writes the whole image out."""
 LOAD_S = 1800.0
-CHECK_S = 55.0
+REMOVE_S = 55.0
 
 
 def saved(client: EngineClient, image: str, known: frozenset[str]) -> Iterator[bytes]:
@@ -79,16 +79,23 @@ async def load(engine: Engine, image: str, pieces: Iterator[bytes]) -> None:
         RealworkError: as `pieces` raised it.
     """
     work = partial(engine.client.write_image, pieces, SILENT_S)
-    await engine.call_within(LOAD_S, f"loading {image}", work)
+    try:
+        await engine.call_within(LOAD_S, f"loading {image}", work)
+    except LoadRefused:
+        await _remove(engine, image)  # some engines have it nevertheless
+        raise
     found = await inspect_image(engine, image)
     if found is None:
         raise SandboxError(f"{image} is not in what was loaded under its name")
     recipe = (found["Config"].get("Labels") or {}).get(prepared.PREPARED, "")
     if prepared.image_name(recipe) != image:
-        remove = partial(remove_image, engine.client, image)
-        await engine.call_within(CHECK_S, f"removing {image}", remove)
+        await _remove(engine, image)
         raise SandboxError(f"What was loaded as {image} is another image")
     await prepared.note_use(engine, image)  # else it would count as unused since it was made
+
+
+async def _remove(engine: Engine, image: str) -> None:
+    await engine.call_within(REMOVE_S, f"removing {image}", partial(remove_image, engine.client, image))
 
 
 def _read(client: EngineClient, image: str) -> Iterator[bytes]:

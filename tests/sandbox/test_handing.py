@@ -3,9 +3,13 @@
 import asyncio
 import hashlib
 import io
+import json
 import os
 import tarfile
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -14,7 +18,7 @@ from realwork.sandbox import kept
 from realwork.sandbox.chunks import END
 from realwork.sandbox.docker import open_container
 from realwork.sandbox.engine import open_engine
-from realwork.sandbox.handing import PIECE_BYTES, without
+from realwork.sandbox.handing import PIECE_BYTES, load, without
 from realwork.sandbox.refusals import LoadRefused
 
 from .engines import (
@@ -143,6 +147,50 @@ def test_a_stream_that_breaks_is_an_error_and_leaves_nothing(sender, target, rec
     assert images(target) == before
     settle(target)
     assert prepare_on(target, recipe) == (recipe.image, True)
+
+
+class Unpacks(BaseHTTPRequestHandler):
+    """Answers as an engine with containerd's image store, which keeps an image that it could not unpack."""
+
+    protocol_version = "HTTP/1.1"
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self):
+        self._answer({"ApiVersion": "1.44", "Version": "29.0"})
+
+    def do_POST(self):
+        while int(size := self.rfile.readline(), 16):
+            self.rfile.read(int(size, 16) + 2)
+        self.rfile.readline()
+        self._answer({"stream": "Error unpacking image realwork/prepared:1: content digest sha256:0: not found\n"})
+
+    def do_DELETE(self):
+        self._answer([])
+
+    def _answer(self, content):
+        self.asked.append(f"{self.command} {self.path.partition('?')[0]}")
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_an_engine_that_keeps_an_image_without_its_layers_has_refused_it_and_loses_it_again():
+    async def main(address):
+        async with open_engine(address) as engine:
+            await load(engine, "realwork/prepared:1", iter([b"tar"]))
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unpacks) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(LoadRefused, match="content digest sha256:0: not found"):
+            asyncio.run(main(f"tcp://127.0.0.1:{server.server_port}"))
+        server.shutdown()
+    assert Unpacks.asked[-2:] == ["POST /v1.44/images/load", "DELETE /v1.44/images/realwork/prepared:1"]
 
 
 def test_what_has_the_name_of_the_image_and_is_another_is_not_kept(sender, target, recipe):
