@@ -7,6 +7,7 @@ the scripted model and the local sandbox do without.
 import logging
 import os
 import platform
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,8 +32,10 @@ from realwork.types import RolloutSpec
 if TYPE_CHECKING:
     from realwork.model.endpoint import Endpoint
     from realwork.sandbox.engine import Engine
+    from realwork.sandbox.prepared import Fetch
 
 log = logging.getLogger(__name__)
+TIDY_EVERY_S = 600.0
 
 
 @asynccontextmanager
@@ -122,10 +125,22 @@ class _DockerBackends(_ModelBackend):
         self._engine = engine
         self._with_channel = with_channel
         self._gradable: set[str] = set()
+        self._tidied_at = time.monotonic()
 
-    async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig) -> bool:
-        """See `Backends.prepare`."""
-        return await self._image(spec, environment) is not None or not environment.init_commands
+    async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig, fetch: "Fetch | None" = None) -> bool:
+        """See `Backends.prepare`; every now and then, images that nobody needs any more leave the engine."""
+        if environment.needs_preparation and time.monotonic() > self._tidied_at + TIDY_EVERY_S:
+            self._tidied_at = time.monotonic()
+            await self._tidy()
+        return await self._image(spec, environment, fetch) is not None or not environment.init_commands
+
+    async def _tidy(self) -> None:
+        from realwork.sandbox.kept import tidy
+
+        try:
+            await tidy(self._engine)
+        except SandboxError as error:
+            log.warning("The engine's unused images are not looked at: %s", error)
 
     @asynccontextmanager
     async def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AsyncIterator[Sandbox]:
@@ -168,7 +183,9 @@ class _DockerBackends(_ModelBackend):
             await sandbox.set_network(network)
         return sandbox
 
-    async def _image(self, spec: RolloutSpec, environment: EnvironmentConfig) -> str | None:
+    async def _image(
+        self, spec: RolloutSpec, environment: EnvironmentConfig, fetch: "Fetch | None" = None
+    ) -> str | None:
         """The image in which `environment` stands ready; null if each sandbox has to be prepared."""
         from realwork.sandbox.image import ensure_image
         from realwork.sandbox.prepared import Recipe, ensure_prepared
@@ -191,7 +208,7 @@ class _DockerBackends(_ModelBackend):
             update={"deadline_s": preparation_s(self._settings.config, environment)}
         )
         prepare = partial(_prepare, self._settings, spec, environment)
-        return await ensure_prepared(self._engine, recipe, build, prepare, environment_id=environment.id)
+        return await ensure_prepared(self._engine, recipe, build, prepare, environment_id=environment.id, fetch=fetch)
 
     async def has_snapshot(self, snapshot_id: str) -> bool:
         """See `Backends.has_snapshot`."""
@@ -213,7 +230,7 @@ class _DockerBackends(_ModelBackend):
 class _LocalBackends(_ModelBackend):
     """Temporary folders of this machine, without isolation."""
 
-    async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig) -> bool:
+    async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig, fetch: "Fetch | None" = None) -> bool:
         """See `Backends.prepare`; there is no image."""
         return not environment.init_commands
 

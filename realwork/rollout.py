@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from realwork.config import EnvironmentConfig, RunConfig
 from realwork.environment import Environment, PackedFolder
@@ -25,6 +25,9 @@ from realwork.sandbox.base import Sandbox
 from realwork.snapshots import Snapshots
 from realwork.types import RolloutSpec, Snapshot, TerminatedReason, Trajectory
 
+if TYPE_CHECKING:
+    from realwork.sandbox.prepared import Fetch
+
 OVERTIME_S = 30.0
 LONGEST_CHANGE = 3.0
 """So many times as long as the run file allows may plugins make an attempt."""
@@ -37,9 +40,10 @@ Recall = Callable[[str], Awaitable[Trajectory | None]]
 class Backends(Protocol):
     """Opens what a rollout needs."""
 
-    async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig) -> bool:
+    async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig, fetch: "Fetch | None" = None) -> bool:
         """Do what can be done for all sandboxes of `environment` beforehand: its image is here, and prepared.
 
+        Before it is prepared here, `fetch` may bring it from elsewhere.
         Whether nothing is left that could fail in each of them: an init command that runs there.
 
         Raises:

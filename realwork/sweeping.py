@@ -8,10 +8,13 @@ from realwork.errors import SandboxError
 from realwork.sandbox import labels, snapshots
 from realwork.sandbox.engine import open_engine
 from realwork.sandbox.garbage import collect_garbage
+from realwork.sandbox.kept import tidy
 
 
 async def sweep(config: RunConfig, run_id: str, *, driver: str | None = None) -> None:
     """Remove what killed actors and failed rollouts left, if the run has used an engine that answers here.
+
+    Prepared images that nobody has used for long leave with it.
 
     `driver` is the run's driver as a label of snapshots, null for this process.
     """
@@ -21,6 +24,7 @@ async def sweep(config: RunConfig, run_id: str, *, driver: str | None = None) ->
                 await collect_garbage(engine, run_id=run_id)
                 which = snapshots.is_temporary_of(driver or labels.this_process().as_label())
                 await snapshots.remove_all(engine, run_id=run_id, which=which)
+                await tidy(engine)
 
 
 def sweep_here(config: RunConfig, run_id: str, driver: str) -> None:

@@ -22,6 +22,7 @@ from realwork.distributed.answers import answer
 from realwork.distributed.cluster import this_node
 from realwork.distributed.gate import RayGate
 from realwork.distributed.hooks import RayCalls, rollout_hooks
+from realwork.distributed.images import fetch_from
 from realwork.distributed.stores import Stores
 from realwork.errors import Cancelled, NodeError, RealworkError, RunAborted
 from realwork.faultpoints import note_ack, pass_through
@@ -72,7 +73,7 @@ class RolloutActor:
     async def prepare(self, spec: RolloutSpec, timeout_multiplier: float, source: str | None = None) -> None:
         """Prepare the environment of `spec` on this node; init commands that must run in every sandbox run in one here.
 
-        `source` is a node that has its image already.
+        If there is a `source`, a node of Ray's, the image is fetched from there when it can be.
 
         Raises:
             EpisodeError: it cannot be; every rollout of the environment would fail in the same way.
@@ -82,13 +83,14 @@ class RolloutActor:
         began = time.monotonic()
         config = self._settings.stretched(timeout_multiplier).config
         try:
-            await self._cut_by_stop(self._prepare(spec, config.environment(spec.environment_id)))
+            await self._cut_by_stop(self._prepare(spec, config.environment(spec.environment_id), source))
         except asyncio.CancelledError:
             raise Cancelled("the run was stopped before the environment was prepared") from None
         self._prepare_s = (spec, time.monotonic() - began)
 
-    async def _prepare(self, spec: RolloutSpec, environment: EnvironmentConfig) -> None:
-        if not await self._backends.prepare(spec, environment):
+    async def _prepare(self, spec: RolloutSpec, environment: EnvironmentConfig, source: str | None) -> None:
+        fetch = fetch_from(source) if source is not None else None
+        if not await self._backends.prepare(spec, environment, fetch):
             async with self._backends.open_sandbox(spec, environment):
                 pass
 

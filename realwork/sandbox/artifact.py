@@ -5,21 +5,19 @@ below the one folder of the archive, is a plain file, a folder or a link, leads 
 no set-id bit.
 """
 
-import io
 import posixpath
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
 from realwork.errors import ArtifactRejected, SandboxError
+from realwork.sandbox.chunks import END, PIECE, Chunks, content
 
 MOST_BYTES = 4 << 30
 MOST_ENTRIES = 500_000
 MOST_REMEMBERED_BYTES = 16 << 20
 """Of the paths of links and of what is left out, below which nothing may come."""
-_PIECE = 1 << 20
 _OVERHEAD = 100
-_END = bytes(2 * tarfile.BLOCKSIZE)
 _LONGEST_NAME = 4096
 _LONGEST_EXTENSION = 1 << 20
 _EXTENSIONS = (
@@ -51,10 +49,10 @@ def checked(
         ArtifactRejected: an entry is hostile, or there is more than is allowed.
         SandboxError: the tar, which the engine makes, is none or has no end.
     """
-    reader = _Reader(chunks)
+    reader = Chunks(chunks)
     gate = _Gate(directory, leave_out, most_bytes, most_entries)
     try:
-        with tarfile.open(fileobj=reader, mode="r|", bufsize=_PIECE, tarinfo=_Entry) as archive:
+        with tarfile.open(fileobj=reader, mode="r|", bufsize=PIECE, tarinfo=_Entry) as archive:
             while (entry := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # it would remember every entry
                 passed = gate.passed(entry)
@@ -62,20 +60,12 @@ def checked(
                     continue
                 yield passed.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
                 if passed.isreg():
-                    yield from _content(archive, entry)
+                    yield from content(archive, entry)
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise SandboxError(f"The engine gave no archive that can be read: {error}") from error
     if not reader.has_end():
         raise SandboxError("The engine gave an archive without an end")
-    yield _END
-
-
-def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> Iterator[bytes]:
-    file = archive.extractfile(entry)
-    assert file is not None
-    while piece := file.read(_PIECE):
-        yield piece
-    yield bytes(-entry.size % tarfile.BLOCKSIZE)
+    yield END
 
 
 class _Entry(tarfile.TarInfo):
@@ -192,31 +182,3 @@ def _parents(path: str) -> Iterator[str]:
     while at >= 0:
         yield path[:at]
         at = path.find("/", at + 1)
-
-
-class _Reader(io.RawIOBase):
-    """Chunks as the file that `tarfile` reads from."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        super().__init__()
-        self._chunks = iter(chunks)
-        self._held = b""
-        self._last = b""
-
-    def read(self, size: int = _PIECE, /) -> bytes:
-        """Up to `size` bytes, fewer only at the end."""
-        pieces = [self._held]
-        have = len(self._held)
-        while have < size and (chunk := next(self._chunks, b"")):
-            self._last = (self._last + chunk)[-len(_END) :]
-            pieces.append(chunk)
-            have += len(chunk)
-        data = b"".join(pieces)
-        self._held = data[size:]
-        return data[:size]
-
-    def has_end(self) -> bool:
-        """Whether everything there was, read to its end, ends as an archive does."""
-        while self.read():
-            pass
-        return self._last == _END

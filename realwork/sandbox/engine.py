@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,8 +21,8 @@ from docker.errors import DockerException
 from docker.utils import kwargs_from_env
 from requests.exceptions import RequestException
 
-from realwork.errors import SandboxError, SandboxLost
-from realwork.sandbox.refusals import TooSlow, advice, translated
+from realwork.errors import ImageError, SandboxError, SandboxLost
+from realwork.sandbox.refusals import LoadRefused, TooSlow, advice, translated
 from realwork.sandbox.stream import FrameStream
 from realwork.types import Record
 
@@ -37,6 +37,8 @@ THREADS = 32
 UNIX = "unix://"
 NOT_FOUND = 404
 EMPTY_TAR_BYTES = 1024
+NOT_UNPACKED = "Error unpacking image"
+"""How an engine with containerd's image store tells that layers were missing: it has the image then, but of no use."""
 
 
 class EngineClient(docker.APIClient):
@@ -106,6 +108,39 @@ class EngineClient(docker.APIClient):
                 return
             self._raise_for_status(response)  # type: ignore[attr-defined]
             yield from response.iter_content(1 << 20)
+        finally:
+            response.close()
+
+    def read_image(self, image: str, silent_s: float) -> Iterator[bytes]:
+        """A tar of an image, piece by piece, with at most `silent_s` between two. Blocks.
+
+        Raises:
+            ImageError: there is no such image; else what the SDK raises.
+        """
+        url = self._url("/images/{0}/get", image)  # type: ignore[attr-defined]
+        response = self._get(url, stream=True, timeout=silent_s)  # type: ignore[attr-defined]
+        try:
+            if response.status_code == NOT_FOUND:
+                raise ImageError(f"The engine does not have the image {image}")
+            self._raise_for_status(response)  # type: ignore[attr-defined]
+            yield from response.iter_content(1 << 20)
+        finally:
+            response.close()
+
+    def write_image(self, archive: Iterable[bytes], silent_s: float) -> None:
+        """Take over the images of a tar; the engine may say nothing for at most `silent_s`. Blocks.
+
+        Raises:
+            LoadRefused: the engine has read the tar and does not take it; else what the SDK or `archive` raises.
+        """
+        url = self._url("/images/load")  # type: ignore[attr-defined]
+        response = self._post(url, data=archive, stream=True, timeout=silent_s)  # type: ignore[attr-defined]
+        try:
+            self._raise_for_status(response)  # type: ignore[attr-defined]
+            for said in self._stream_helper(response, decode=True):  # type: ignore[attr-defined]
+                refusal = said.get("error") or (said["stream"] if NOT_UNPACKED in said.get("stream", "") else None)
+                if refusal is not None:
+                    raise LoadRefused(f"The engine does not take the image: {refusal.strip()}")
         finally:
             response.close()
 

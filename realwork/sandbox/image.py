@@ -106,6 +106,16 @@ async def inspect_image(engine: Engine, image: str) -> dict[str, Any] | None:
     return found
 
 
+async def layers(engine: Engine, image: str) -> frozenset[str]:
+    """The layers of an image, each by the digest of its tar; none if the engine does not have it.
+
+    Raises:
+        SandboxError: the engine does not answer.
+    """
+    found = await inspect_image(engine, image)
+    return frozenset(((found or {}).get("RootFS") or {}).get("Layers") or ())
+
+
 async def _pull(engine: Engine, image: str, on_progress: Callable[[str], None]) -> None:
     loop = asyncio.get_running_loop()
     stop = threading.Event()

@@ -4,20 +4,26 @@ Guarantees: an image is touched only under the very name that its own label give
 from a prepared image; one that a container uses, or that an image has been made of, stays and keeps its name.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from realwork.errors import ImageError, SandboxError
 from realwork.sandbox import prepared
-from realwork.sandbox.engine import Engine
+from realwork.sandbox.engine import UNIX, Engine
 from realwork.sandbox.image import inspect_image
 from realwork.sandbox.shelf import list_images, persist, remove_image
 from realwork.types import Record
 
 REMOVE_S = 55.0
+WATERMARK = 0.85
+UNUSED_FOR = timedelta(days=30)
+SHORTEST_REST = timedelta(hours=1)
+"""What was used since then is not removed to make room."""
 
 
 class PreparedImage(Record):
@@ -68,6 +74,43 @@ async def prune(engine: Engine, *, unused_for: timedelta = timedelta(0)) -> list
     """
     unneeded = prunable(await prepared_images(engine), datetime.now(UTC) - unused_for)
     return [each for each in unneeded if await remove(engine, each)]
+
+
+async def tidy(
+    engine: Engine, *, unused_for: timedelta = UNUSED_FOR, watermark: float = WATERMARK
+) -> list[PreparedImage]:
+    """Remove the prepared images that nobody has used for `unused_for`, and more to make room; what was removed.
+
+    As long as the disk of the engine's data is fuller than `watermark`, a share of it, the one used least recently
+    goes, but none that was used within `SHORTEST_REST`; nothing goes for that where this disk cannot be seen.
+
+    Raises:
+        SandboxError: the engine does not answer.
+    """
+    now = datetime.now(UTC)
+    rested = prunable(await prepared_images(engine), now - SHORTEST_REST)
+    old = prunable(rested, now - unused_for)
+    removed = [each for each in old if await remove(engine, each)]
+    directory = await _data_directory(engine)
+    for image in sorted((each for each in rested if each not in old), key=lambda each: each.last_used_at):
+        if directory is None or await _fullness(engine, directory) <= watermark:
+            break
+        if await remove(engine, image):
+            removed.append(image)
+    return removed
+
+
+async def _data_directory(engine: Engine) -> Path | None:
+    """Where the engine keeps its images, null if that is not on this machine."""
+    found = await engine.call("asking where images are kept", engine.client.info)
+    directory = Path(found["DockerRootDir"])
+    is_near = engine.client.address.startswith(UNIX)
+    return directory if is_near and await engine.call(f"looking for {directory}", directory.is_dir) else None
+
+
+async def _fullness(engine: Engine, directory: Path) -> float:
+    disk = await engine.call(f"measuring the disk of {directory}", shutil.disk_usage, directory)
+    return disk.used / (disk.used + disk.free)  # as `df` does, which leaves out what root alone may use
 
 
 def prunable(images: Iterable[PreparedImage], before: datetime) -> list[PreparedImage]:

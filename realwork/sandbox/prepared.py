@@ -1,29 +1,32 @@
 """Prepared images: what copied folders and init commands make of an image, committed once and kept between runs.
 
-Guarantees: equal recipes give one image, built once per engine however many processes ask for it at the same time; it
-is there whole or not at all; a builder that dies is replaced; the run file's environment variables are not written
-into it, unless an init command does so.
+Guarantees: equal recipes give one image, built or fetched once per engine however many processes ask for it at the same
+time; it is there whole or not at all; a builder that dies is replaced; the run file's environment variables are not
+written into it, unless an init command does so.
 """
 
 import asyncio
 import hashlib
 import io
 import json
+import logging
 import tarfile
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from realwork.errors import PrepareError, SandboxError, SandboxLost
+from realwork.errors import NodeError, PrepareError, SandboxError, SandboxLost
 from realwork.sandbox import containers, labels
 from realwork.sandbox.base import Sandbox, SandboxSpec
 from realwork.sandbox.docker import DockerSandbox
 from realwork.sandbox.engine import Engine
-from realwork.sandbox.image import inspect_image
+from realwork.sandbox.image import inspect_image, layers
 from realwork.sandbox.refusals import NameInUse
 from realwork.sandbox.uncancelled import uncancelled
 from realwork.types import Record
+
+log = logging.getLogger(__name__)
 
 REPOSITORY = "realwork/prepared"
 BUILDER = "realwork-build-"
@@ -36,6 +39,8 @@ RECIPE_VERSION = 1
 DIGITS = 16
 POLL_S = 0.2
 COMMIT_S = 300.0
+FETCH_SHARE = 0.5
+"""Of the time for the image; the rest is for making it here after all."""
 FAILURE = "realwork-failure"
 FAILURE_BYTES = 65536
 FAILURE_STAYS_S = 10 * POLL_S
@@ -79,20 +84,29 @@ def image_name(digest: str) -> str:
 
 
 Prepare = Callable[[Sandbox], Awaitable[None]]
+Fetch = Callable[[Engine, str, frozenset[str]], Awaitable[bool]]
+"""Whether it has brought to an engine the image of that name, those layers of which are there."""
 
 
 async def ensure_prepared(
-    engine: Engine, recipe: Recipe, spec: SandboxSpec, prepare: Prepare, *, environment_id: str
+    engine: Engine,
+    recipe: Recipe,
+    spec: SandboxSpec,
+    prepare: Prepare,
+    *,
+    environment_id: str,
+    fetch: Fetch | None = None,
 ) -> str:
-    """The name of the image of `recipe`, which is built with `prepare` in a container like `spec` if it is missing.
+    """The name of the image of `recipe`; if it is missing, it is built with `prepare` in a container like `spec`.
 
-    The name of that container is the lock: whoever can create it builds, the others wait.
+    The name of that container is the lock: whoever can create it builds, the others wait. Who has it calls `fetch`
+    first, and does not build when that has brought the image.
 
     Raises:
         PrepareError: `prepare` failed, here or in the process that was waited for.
         SandboxError: the engine failed, or the image was not there after the `deadline_s` of `spec`.
     """
-    build = _Build(engine, recipe, spec, prepare, environment_id)
+    build = _Build(engine, recipe, spec, prepare, environment_id, fetch)
     try:
         async with asyncio.timeout(spec.deadline_s):
             while not await _is_there(engine, recipe.image):
@@ -110,9 +124,14 @@ async def _is_there(engine: Engine, image: str) -> bool:
     if found is None:
         return False
     if datetime.now(UTC) - last_used(found) > USED_AGAIN_AFTER:
-        repository, tag = image.split(":")
-        await engine.call(f"noting the use of {image}", engine.client.tag, image, repository, tag)
+        await note_use(engine, image)
     return True
+
+
+async def note_use(engine: Engine, image: str) -> None:
+    """Let a prepared image count as used now."""
+    repository, tag = image.split(":")
+    await engine.call(f"noting the use of {image}", engine.client.tag, image, repository, tag)
 
 
 def last_used(image: dict[str, Any]) -> datetime:
@@ -125,11 +144,18 @@ class _Build:
     """The making of one image."""
 
     def __init__(
-        self, engine: Engine, recipe: Recipe, spec: SandboxSpec, prepare: Prepare, environment_id: str
+        self,
+        engine: Engine,
+        recipe: Recipe,
+        spec: SandboxSpec,
+        prepare: Prepare,
+        environment_id: str,
+        fetch: Fetch | None,
     ) -> None:
         self._engine = engine
         self._recipe = recipe
         self._prepare = prepare
+        self._fetch = fetch
         own = {"name": BUILDER + recipe.digest[:DIGITS], "image": recipe.base_id, "network": recipe.init_network}
         unbound = {"environment_variables": {}, "read_only": False, "disk_mib": None}
         self._spec = spec.model_copy(update=own | unbound)
@@ -164,11 +190,25 @@ class _Build:
                 await uncancelled(container.create())
             except NameInUse:
                 return False
-            if not await _is_there(self._engine, self._recipe.image):
+            if not await _is_there(self._engine, self._recipe.image) and not await self._fetched():
                 await self._fill(container)
         finally:
             await uncancelled(container.remove())
         return True
+
+    async def _fetched(self) -> bool:
+        """Whether the image has come from elsewhere."""
+        if self._fetch is None:
+            return False
+        try:
+            async with asyncio.timeout(FETCH_SHARE * self._spec.deadline_s):
+                known = await layers(self._engine, self._recipe.base_id)
+                is_fetched = await self._fetch(self._engine, self._recipe.image, known)
+        except (SandboxError, NodeError, TimeoutError) as error:
+            why = str(error) or "it took too long"
+            log.warning("%s is not fetched, but prepared here: %s", self._recipe.image, why)
+            return False
+        return is_fetched and await _is_there(self._engine, self._recipe.image)
 
     async def _fill(self, container: containers.Container) -> None:
         await uncancelled(container.start())

@@ -26,6 +26,10 @@ class NameInUse(SandboxError):
     """There is a container of that name already."""
 
 
+class LoadRefused(SandboxError):
+    """The engine did not take an image that it was given whole, or without layers that it was thought to have."""
+
+
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
     """Turn what the SDK raises inside the block into an error of ours that begins with `doing`."""

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import uuid
 from functools import partial
 
 import pytest
@@ -9,7 +11,11 @@ import pytest
 from realwork.sandbox.docker import open_container
 from realwork.sandbox.local import open_local
 from realwork.sandbox.memory import open_memory
+from realwork.sandbox.prepared import Recipe
+from tests.private_engine import PrivateEngine
 
+from .engines import remove_all
+from .helpers import WORK
 from .images import bare_image, bash_image, busybox_image, temporary_image
 
 
@@ -62,3 +68,51 @@ def file_opener(request):
 @pytest.fixture(params=CONTAINERS)
 def docker_opener(request):
     return opening(request)
+
+
+@pytest.fixture(scope="session")
+def receiver(private_engine, tmp_path_factory):
+    """A second engine, on a small disk of its own."""
+    folder = tmp_path_factory.mktemp("receiver")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512m", "receiver", folder], check=True)
+    engine = PrivateEngine(folder)
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.end()
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def sender(private_engine, busybox):
+    """An engine with a tiny image, of which prepared ones are made."""
+    private_engine.load(busybox)
+    yield private_engine
+    with private_engine.client() as client:
+        remove_all(client, keep="realwork/base")
+
+
+@pytest.fixture
+def target(receiver, busybox):
+    """The second engine, which has the tiny image and nothing else."""
+    receiver.load(busybox)
+    yield receiver
+    with receiver.client() as client:
+        remove_all(client)
+    assert receiver.containers() == []
+
+
+@pytest.fixture
+def recipe(sender, busybox):
+    """A recipe that no other test has."""
+    with sender.client() as client:
+        base_id = client.inspect_image(busybox)["Id"]
+    return Recipe(
+        base_id=base_id,
+        folders=(),
+        init_commands=(uuid.uuid4().hex,),
+        init_network="none",
+        environment_variables={},
+        working_directory=WORK,
+    )
