@@ -48,6 +48,10 @@ class RolloutConfig(Section):
     """Rollouts after which an actor's process is replaced; null: never, 1: a fresh process each time."""
     store_shards: Count | None = None
     """Processes that write trajectories; null: as many as the rollouts in flight need, one up to 2,000 of them."""
+    cpu_slots: Count | None = None
+    """Commands and test commands that run at the same moment on a node, over all runs of this user there. What waits
+    for its turn loses nothing of its timeout, and puts off the end of its episode, at most to double its time. Null: no
+    bound."""
     max_steps: Count = 100
     """Most replies of one episode; then it ends with `action_limit`."""
     max_episode_tokens: Count | None = None
@@ -156,6 +160,10 @@ class RunConfig(Section):
     def timeouts(self, environment: EnvironmentConfig) -> TimeoutConfig:
         """The timeouts that hold for `environment`."""
         return environment.timeout_config or self.timeout_config
+
+    def patience_s(self, environment: EnvironmentConfig) -> float:
+        """Seconds that an episode of `environment` may wait for CPU slots beyond its time, and its tests as many."""
+        return self.timeouts(environment).global_timeout if self.rollout_config.cpu_slots else 0.0
 
     def grading(self, environment: EnvironmentConfig) -> GradingConfig:
         """How `environment` is graded."""

@@ -95,6 +95,7 @@ _OBSERVATION = {
     "output_bytes": "output_bytes",
     "truncated": "output_truncated",
     "duration_s": "call_duration_s",
+    "slot_wait_s": "slot_wait_s",
     "decision": "decision",
 }
 _SNAPSHOT = {"id": "snapshot_id", "taken_at": "snapshot_taken_at", "size_bytes": "snapshot_bytes"}

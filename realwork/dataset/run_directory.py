@@ -35,7 +35,7 @@ COPY_PREFIX = ".copy-"
 _MAX_VALUE_LENGTH = 80
 _MAX_DIFFERENCES = 20
 _FREE = {
-    "rollout_config": ("trajectory_output_path", "max_parallel_rollouts", "store_shards"),
+    "rollout_config": ("trajectory_output_path", "max_parallel_rollouts", "store_shards", "cpu_slots"),
     "llm_config": ("requests_per_minute", "tokens_per_minute", "max_run_tokens", "max_run_cost_usd"),
 }
 """Fields that may differ when a run is taken up."""

@@ -103,6 +103,7 @@ _TOOL_RESULT = {
     "output_bytes": pa.int64(),
     "output_truncated": pa.bool_(),
     "call_duration_s": pa.float64(),
+    "slot_wait_s": pa.float64(),
     "decision": pa.string(),
 }
 
@@ -135,7 +136,7 @@ _STEPS = _fields(
     )
 )
 
-_TIMING = ("queue_s", "image_s", "boot_s", "agent_s", "llm_s", "env_s", "grade_s", "store_s")
+_TIMING = ("queue_s", "image_s", "boot_s", "agent_s", "llm_s", "env_s", "grade_s", "slot_s", "store_s")
 
 _TOTALS = _fields(
     n_steps=pa.int32(),

@@ -26,7 +26,11 @@ TerminatedReason = Literal[
 
 
 class Timing(Record):
-    """Where the seconds of one attempt went."""
+    """Where the seconds of one attempt went.
+
+    Attributes:
+        slot_s: waits of commands and tests for CPU slots, which stand in no other.
+    """
 
     queue_s: float = 0.0
     image_s: float = 0.0
@@ -35,6 +39,7 @@ class Timing(Record):
     llm_s: float = 0.0
     env_s: float = 0.0
     grade_s: float = 0.0
+    slot_s: float = 0.0
     store_s: float = 0.0
 
 
