@@ -202,6 +202,8 @@ class Schedule:
                     run_id=self._run_id,
                     environment_id=plan.environment_id,
                     sample_index=sample,
+                    group_index=plan.control.group_index(sample),
+                    group_size=plan.control.episodes_per_group,
                     attempt=attempt,
                     seed=seed,
                     resumed=plan.resumptions.get(sample) if attempt else None,

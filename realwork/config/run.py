@@ -71,10 +71,35 @@ class EpisodeControlConfig(Section):
     """After at least 3 graded episodes, start no further one of an environment whose success rate has reached this."""
     safety_limit: Count = 100
     """Absolute bound on the episodes of one environment."""
+    group_size: Count | None = None
+    """Episodes of one group; those of an environment have to be a multiple of it. Null: all of them are one group."""
+    max_open_groups: Count | None = None
+    """Groups, over all environments, that are begun and not finished at the same time; null: no bound."""
+
+    @field_validator("group_size")
+    @classmethod
+    def _divides(cls, value: int | None, info: ValidationInfo) -> int | None:
+        own = "max_episodes_per_env" if info.data.get("max_episodes_per_env") else "max_episodes"
+        bounds = {name: info.data.get(name, 0) for name in (own, "safety_limit")}  # 0 for what is wrong itself
+        set_by = min(bounds, key=lambda name: bounds[name])
+        if value is not None and (episodes := bounds[set_by]) % value:
+            raise ValueError(
+                f"{episodes} episodes of an environment cannot be divided into groups of {value}: let {set_by} be a "
+                "multiple of group_size"
+            )
+        return value
 
     @property
     def episodes_per_environment(self) -> int:
         return min(self.max_episodes_per_env or self.max_episodes, self.safety_limit)
+
+    @property
+    def episodes_per_group(self) -> int:
+        return self.group_size or self.episodes_per_environment
+
+    def group_index(self, sample_index: int) -> int | None:
+        """The group of an environment's episode; null where all are one group."""
+        return None if self.group_size is None else sample_index // self.group_size
 
 
 class SandboxConfig(SandboxLimits):

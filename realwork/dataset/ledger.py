@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from realwork.dataset.ack import Begun, Commit, CommitAck, Request, Unfinished
 from realwork.dataset.database import Database
-from realwork.dataset.part_ledger import PART_TABLES, PartLedger
+from realwork.dataset.group_ledger import GROUP_TABLES, GroupLedger
+from realwork.dataset.part_ledger import PART_TABLES, Committed, PartLedger
 from realwork.errors import StoreError
 from realwork.text import valid_unicode
 from realwork.types import RolloutSpec, RolloutSummary
@@ -37,6 +38,7 @@ _TABLES = (
     )""",
     "CREATE INDEX IF NOT EXISTS attempts_of_rollout ON attempts (rollout_id, attempt)",
     "CREATE TABLE IF NOT EXISTS unfinished (trajectory_id TEXT PRIMARY KEY, row BLOB NOT NULL)",
+    *GROUP_TABLES,
     *PART_TABLES,
 )
 
@@ -69,7 +71,8 @@ class Ledger:
     def __init__(self, path: Path, *, wait_s: float = 10.0) -> None:
         self.path = path
         self._database = Database(path, tables=_TABLES, wait_s=wait_s)
-        self.parts = PartLedger(self._database)
+        self._groups = GroupLedger(self._database)
+        self.parts = PartLedger(self._database, self._groups)
 
     def copy(self, to: Path) -> None:
         """Write all that is known to another file, which must not be there.
@@ -114,12 +117,12 @@ class Ledger:
             StoreError: nothing was written.
         """
         with self._database.writing():
-            acks = [self._apply(number, request, pack) for number, request in enumerate(requests)]
-            new = {
-                number: (ack.trajectory_id, waited_s[number])
-                for number, ack in enumerate(acks)
-                if ack is not None and ack.outcome == "committed"
-            }
+            acks, new = [], {}
+            for number, request in enumerate(requests):
+                ack = self._apply(number, request, pack)
+                acks.append(ack)
+                if isinstance(request, Commit) and ack is not None and ack.outcome == "committed":
+                    new[number] = Committed(ack.trajectory_id, waited_s[number], self._groups.note(request.summary))
             if new:
                 self.parts.hold([*new.values()], *pack([*new]))
         return acks

@@ -33,6 +33,7 @@ _IDS = _fields(
     environment_id=pa.string(),
     task_id=pa.string(),
     group_id=pa.string(),
+    group_size=pa.int32(),
     sample_index=pa.int32(),
     attempt=pa.int32(),
     parent_trajectory_id=pa.string(),
@@ -40,6 +41,7 @@ _IDS = _fields(
 )
 
 _OUTCOME = _fields(
+    group_complete=pa.bool_(),
     status=pa.string(),
     terminated_reason=pa.string(),
     failure_cause=pa.string(),

@@ -61,7 +61,9 @@ class RolloutSpec(Record):
     """One attempt of one scheduled rollout: plain identity, no settings.
 
     Attributes:
-        sample_index: position in the group of the environment's episodes, from 0.
+        sample_index: position among the environment's episodes, from 0.
+        group_index: which group of the environment's it belongs to, from 0; null where all its episodes are one group.
+        group_size: how many episodes its group is to have.
         attempt: 0, or higher after a retryable failure.
         seed: the seed of this sample's completions.
         resumed: what the attempt is to go on from, if that is still there; no part of the row.
@@ -70,6 +72,8 @@ class RolloutSpec(Record):
     run_id: str
     environment_id: str
     sample_index: int
+    group_index: int | None = None
+    group_size: int = 1
     attempt: int = 0
     seed: int = 0
     resumed: Resumption | None = None
@@ -80,7 +84,8 @@ class RolloutSpec(Record):
 
     @property
     def group_id(self) -> str:
-        return f"{self.run_id}:{self.environment_id}"
+        group = f"{self.run_id}:{self.environment_id}"
+        return group if self.group_index is None else f"{group}:{self.group_index}"
 
     @property
     def trajectory_id(self) -> str:
