@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from realwork.dataset.database import Database
-from realwork.dataset.group_ledger import GroupLedger
+from realwork.dataset.group_ledger import GroupLedger, Note
 from realwork.types import RolloutSummary
 
 PART_TABLES = (
@@ -214,22 +214,23 @@ class PartLedger:
             names = ((one.spec.trajectory_id,) for one in summaries)
             self._database.execute_all("DELETE FROM held WHERE trajectory_id = ?", names)
             self._database.execute("DELETE FROM batches WHERE number NOT IN (SELECT batch FROM held)")
-            for one in summaries:
-                self._adopt_row(part, one)
+            with self._groups.counting() as note:
+                for one in summaries:
+                    self._adopt_row(part, one, note)
             self._database.execute("INSERT OR REPLACE INTO parts VALUES (?, ?, 1)", part, len(summaries))
             self._database.execute("DELETE FROM merged WHERE part = ?", part)
 
-    def _adopt_row(self, part: int, summary: RolloutSummary) -> None:
+    def _adopt_row(self, part: int, summary: RolloutSummary, note: Note) -> None:
         spec = summary.spec
         is_known = self._database.value(
             "SELECT 1 FROM attempts WHERE rollout_id = ? AND status IN ('completed', 'truncated')", spec.rollout_id
         )
         if not is_known:
-            self._groups.note(summary)
+            note(summary)
         self._database.execute(
             "INSERT OR REPLACE INTO attempts "
-            "(trajectory_id, rollout_id, attempt, state, status, failure_cause, spec, summary, part) "
-            "VALUES (?, ?, ?, 'committed', ?, ?, ?, ?, ?)",
+            "(trajectory_id, rollout_id, attempt, state, status, failure_cause, summary, part) "
+            "VALUES (?, ?, ?, 'committed', ?, ?, ?, ?)",
             *(spec.trajectory_id, spec.rollout_id, spec.attempt, summary.status, summary.failure_cause),
-            *(spec.model_dump_json(), summary.model_dump_json(), part),
+            *(summary.model_dump_json(), part),
         )
