@@ -25,6 +25,7 @@ from realwork.record import RolloutSettings
 from realwork.rollout import Backends, longest_s, preparation_s
 from realwork.sandbox import labels
 from realwork.sandbox.base import Sandbox, SandboxSpec
+from realwork.sandbox.cpu_slots import CpuSlots, NoSlots, Slots
 from realwork.sandbox.memory import open_memory
 from realwork.secret import Secret, read_key
 from realwork.types import RolloutSpec
@@ -101,8 +102,8 @@ class _Models:
         return OpenAIModel(self._endpoint, llm, seed=spec.seed, gate=self._gate)
 
 
-class _ModelBackend:
-    """Opens the model; the half that all backends share."""
+class _CommonBackend:
+    """Opens the model and gives CPU slots; the half that all backends share."""
 
     def __init__(self, settings: RolloutSettings, models: _Models) -> None:
         self._settings = settings
@@ -113,8 +114,13 @@ class _ModelBackend:
         """See `Backends.open_model`."""
         yield await self._models.open(spec)
 
+    def slots(self) -> Slots:
+        """See `Backends.slots`."""
+        count = self._settings.config.rollout_config.cpu_slots
+        return NoSlots() if count is None else CpuSlots(count)
 
-class _DockerBackends(_ModelBackend):
+
+class _DockerBackends(_CommonBackend):
     """Containers of one engine, each from an image in which its environment stands ready.
 
     An image with volumes is the exception, as no commit contains what is in them: there every sandbox is prepared anew.
@@ -227,7 +233,7 @@ class _DockerBackends(_ModelBackend):
             log.warning("Snapshots of %s are left for the garbage collection: %s", spec.rollout_id, error)
 
 
-class _LocalBackends(_ModelBackend):
+class _LocalBackends(_CommonBackend):
     """Temporary folders of this machine, without isolation."""
 
     async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig, fetch: "Fetch | None" = None) -> bool:

@@ -16,9 +16,10 @@ from typing import Any
 from pydantic import ConfigDict
 
 from realwork.config import EnvironmentConfig, TimeoutConfig
-from realwork.errors import FileError, PrepareError
+from realwork.errors import FileError, NoSlot, PrepareError
 from realwork.faultpoints import pass_through
 from realwork.sandbox.base import DISK_FULL, OUT_OF_MEMORY, CommandResult, Sandbox
+from realwork.sandbox.cpu_slots import NoSlots, Slots
 from realwork.text import decode, shorten, tail
 from realwork.types import (
     Action,
@@ -98,28 +99,31 @@ class Environment:
         *,
         output_limit_bytes: int = 65536,
         earlier_calls: int = 0,
+        slots: Slots | None = None,
     ) -> None:
         self._sandbox = sandbox
         self._config = config
         self._timeouts = timeouts
         self._output_limit_bytes = output_limit_bytes
         self._background_commands = earlier_calls  # the logs of those before stay
+        self._slots = slots or NoSlots()
 
     @property
     def is_disk_full(self) -> bool:
         """Whether more has been written than the sandbox may hold."""
         return self._sandbox.is_disk_full
 
-    async def step(self, call: ToolCall, action: Action, *, time_left_s: float) -> Observation:
-        """Carry out `action`, which `call` asked for, within `time_left_s` seconds."""
-        began = time.monotonic()
+    async def step(self, call: ToolCall, action: Action, *, time_left_s: float, patience_s: float = 0.0) -> Observation:
+        """Carry out `action`, which `call` asked for, within `time_left_s` seconds.
+
+        Of the seconds that a command waits for a CPU slot, `patience_s` are not taken from these.
+        """
+        began, waited_before_s = time.monotonic(), self._slots.waited_s
         pass_through("exec")
         try:
             match action:
-                case CommandAction(background=True):
-                    observation = await self._start(action, time_left_s)
                 case CommandAction():
-                    observation = await self._run(action, time_left_s)
+                    observation = await self._command(action, time_left_s, patience_s)
                 case WriteAction():
                     observation = await self._write(action)
                 case ReadAction():
@@ -130,8 +134,18 @@ class Environment:
                     observation = _answer("invalid", error=action.problem)
         except FileError as error:
             observation = _answer("error", error=str(error))
-        asked = {"call_id": call.id, "tool_name": call.function.name, "duration_s": time.monotonic() - began}
-        return observation.model_copy(update=asked)
+        waited_s = self._slots.waited_s - waited_before_s
+        asked = {"call_id": call.id, "tool_name": call.function.name}
+        times = {"duration_s": time.monotonic() - began - waited_s, "slot_wait_s": waited_s}
+        return observation.model_copy(update=asked | times)
+
+    async def _command(self, action: CommandAction, time_left_s: float, patience_s: float) -> Observation:
+        try:
+            async with self._slots.taken(longest_s=time_left_s + patience_s) as waited_s:
+                left_s = time_left_s - max(0.0, waited_s - patience_s)
+                return await (self._start if action.background else self._run)(action, left_s)
+        except NoSlot:
+            return _answer("not_executed", error="Not executed: the time for this task is over.")
 
     async def _run(self, action: CommandAction, time_left_s: float) -> Observation:
         longest_s = self._timeouts.command_timeout

@@ -37,9 +37,14 @@ _CUT_OFF = "Your reply was cut off at the token limit. Be shorter, and use a too
 
 
 class EpisodeLimits(Record):
-    """What bounds an episode; null means no bound."""
+    """What bounds an episode; null means no bound.
+
+    Attributes:
+        patience_s: by so much waits for CPU slots may put off its end.
+    """
 
     duration_s: float
+    patience_s: float = 0.0
     max_steps: int
     max_tokens: int | None = None
     max_context_messages: int = 50
@@ -111,6 +116,7 @@ class Episode:
         self._before_actions = before_actions
         self._used_s = history.duration_s
         self._end = 0.0
+        self._patience_s = limits.patience_s
         self._lost_s = 0.0
         self._unusable_replies = 0
         self._tokens = sum(_tokens(step.usage) for step in history.steps)
@@ -198,7 +204,7 @@ class Episode:
                 finish_reason=reply.finish_reason,
                 usage=reply.usage if self._limits.tracks_usage else Usage(),
                 llm_s=llm_s,
-                env_s=time.monotonic() - began,
+                env_s=time.monotonic() - began - sum(each.slot_wait_s for each in observations),
                 retries=reply.retries,
                 error=problem,
                 window=self._conversation.window,
@@ -268,7 +274,11 @@ class Episode:
         return None
 
     async def _carry_out(self, call: ToolCall, verdict: Verdict) -> Observation:
-        observation = await self._environment.step(call, verdict.action, time_left_s=self._time_left())
+        left_s, patience_s = self._time_left(), self._patience_s
+        observation = await self._environment.step(call, verdict.action, time_left_s=left_s, patience_s=patience_s)
+        put_off_s = min(observation.slot_wait_s, patience_s)
+        self._end += put_off_s
+        self._patience_s -= put_off_s
         if verdict.decision.startswith("blocked"):
             return observation.model_copy(update={"decision": verdict.decision, "status": "blocked"})
         observation = observation.model_copy(update={"decision": verdict.decision})

@@ -12,6 +12,7 @@
         ├── SandboxError        the engine or the container failed
         │   ├── SandboxLost     the container is gone
         │   │   └── SandboxStuck    it is there, but what ran in it keeps everything else from running
+        │   ├── NoSlot          no CPU slot was free in time
         │   ├── ImageError      the image cannot be had or has no shell
         │   └── PrepareError    an init command or a copied folder failed: the environment is at fault
         ├── ModelError          the endpoint refused or failed a completion
@@ -103,6 +104,10 @@ class SandboxLost(SandboxError):
 
 class SandboxStuck(SandboxLost):
     """The container is there, but what ran in it keeps everything else from running."""
+
+
+class NoSlot(SandboxError):
+    """No CPU slot of the node was free within the time that there was."""
 
 
 class ImageError(SandboxError):

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
+from pydantic import ConfigDict
+
 from realwork.config import EnvironmentConfig, GradingConfig, UnitTest
 from realwork.environment import PackedFolder
 from realwork.errors import (
@@ -24,6 +26,7 @@ from realwork.errors import (
 )
 from realwork.sandbox.artifact import checked
 from realwork.sandbox.base import Sandbox
+from realwork.sandbox.cpu_slots import NoSlots, Slots
 from realwork.testing.run import Outcome, TestRun, run_test
 from realwork.testing.takeover import (
     OpenSandbox,
@@ -58,7 +61,11 @@ class Grading(Record):
         test_timeout_s: seconds one test command may take.
         preparation_s: seconds a fresh sandbox may take to be prepared, where that has to be done in each.
         limit_bytes: of each stream of a test command, kept.
+        slots: one of them for each test command.
+        patience_s: seconds that the test commands may wait for them, beyond their time.
     """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     environment: EnvironmentConfig
     config: GradingConfig = GradingConfig()
@@ -67,6 +74,8 @@ class Grading(Record):
     test_timeout_s: float
     preparation_s: float = 0.0
     limit_bytes: int = 65536
+    slots: Slots = NoSlots()
+    patience_s: float = 0.0
 
     @property
     def restaged(self) -> list[PackedFolder]:
@@ -90,12 +99,14 @@ class Grading(Record):
             working_directory=self.environment.working_directory,
             timeout_s=self.test_timeout_s,
             limit_bytes=self.limit_bytes,
+            slots=self.slots,
         )
 
     @property
     def longest_s(self) -> float:
         """Seconds after which the grade must be there."""
-        return self.test_timeout_s * (len(self.environment.unit_tests) + 2) + self.preparation_s + TRANSFER_S
+        tests_s = self.test_timeout_s * (len(self.environment.unit_tests) + 2)
+        return tests_s + self.patience_s + self.preparation_s + TRANSFER_S
 
 
 class Grade(Record):

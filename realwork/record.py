@@ -21,6 +21,7 @@ from realwork.grading import Grade
 from realwork.model.base import Model
 from realwork.model.scripted import Script
 from realwork.plugins.panel import PackedPlugin
+from realwork.sandbox.cpu_slots import NoSlots, Slots
 from realwork.secret import KeySource
 from realwork.text import tail
 from realwork.tools import tool_schemas
@@ -94,6 +95,7 @@ class AttemptRecord:
         place: `node_id` and `image_digest`, as soon as they are known.
         parent: the attempt that this one goes on from, null when it begins at the beginning.
         not_enforced: names of the protections that do not hold there.
+        slots: the CPU slots that it takes.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class AttemptRecord:
         self.model: Model | None = None
         self.place: dict[str, Any] = {}
         self.not_enforced: tuple[str, ...] = ()
+        self.slots: Slots = NoSlots()
         self.parent: Trajectory | None = None
         self._spec = spec.model_copy(update={"resumed": None})
         self._settings = settings
@@ -153,7 +156,8 @@ class AttemptRecord:
                 "grading_mode": self.grade.mode,
                 "changed_outside": self.grade.changed_outside,
             }
-        timing = Timing(**self.seconds, llm_s=sum(step.llm_s for step in own), env_s=sum(step.env_s for step in own))
+        in_steps = {"llm_s": sum(step.llm_s for step in own), "env_s": sum(step.env_s for step in own)}
+        timing = Timing(**self.seconds, **in_steps, slot_s=self.slots.waited_s)
         ended = {"status": self._status, "terminated_reason": self._reason} | self._failure
         return Trajectory(
             spec=self._spec,

@@ -22,6 +22,7 @@ from realwork.model.base import Model
 from realwork.plugins.hooks import Hooks, longest_hooks_s
 from realwork.record import AttemptRecord, RolloutSettings
 from realwork.sandbox.base import Sandbox
+from realwork.sandbox.cpu_slots import Slots
 from realwork.snapshots import Snapshots
 from realwork.types import RolloutSpec, Snapshot, TerminatedReason, Trajectory
 
@@ -63,6 +64,9 @@ class Backends(Protocol):
     def open_model(self, spec: RolloutSpec) -> AbstractAsyncContextManager[Model]:
         """A conversation of its own for `spec`."""
 
+    def slots(self) -> Slots:
+        """The CPU slots of this node, for one rollout."""
+
     async def has_snapshot(self, snapshot_id: str) -> bool:
         """Whether a sandbox can be opened here with the files of that snapshot."""
 
@@ -79,8 +83,9 @@ def longest_s(config: RunConfig, environment: EnvironmentConfig) -> float:
     """Seconds after which an attempt has ended, whatever happened; its sandbox ends itself then."""
     timeouts = config.timeouts(environment)
     init_s = timeouts.global_timeout * len(environment.init_commands)
-    tests_s = timeouts.test_timeout * (len(environment.unit_tests) + 2)
-    return 2 * init_s + timeouts.global_timeout + tests_s + longest_hooks_s(config) + TRANSFER_S + 4 * OVERTIME_S
+    episode_s = timeouts.global_timeout + config.patience_s(environment)
+    tests_s = timeouts.test_timeout * (len(environment.unit_tests) + 2) + config.patience_s(environment)
+    return 2 * init_s + episode_s + tests_s + longest_hooks_s(config) + TRANSFER_S + 4 * OVERTIME_S
 
 
 def bound_s(config: RunConfig, environment: EnvironmentConfig) -> float:
@@ -167,6 +172,7 @@ class _Attempt:
         self._on_steps = on_steps
         self._recall = recall
         self._history: History | None = None
+        self._slots = record.slots = backends.slots()
 
     async def run(self) -> None:
         """Open, play, grade, close.
@@ -212,11 +218,13 @@ class _Attempt:
 
     @contextmanager
     def _timed(self, field: str) -> Iterator[None]:
-        began = time.monotonic()
+        """Add the seconds of the block to `field`, without those that it waited for CPU slots."""
+        began, waited_before_s = time.monotonic(), self._slots.waited_s
         try:
             yield
         finally:
-            self._record.seconds[field] = self._record.seconds.get(field, 0.0) + time.monotonic() - began
+            seconds = time.monotonic() - began - (self._slots.waited_s - waited_before_s)
+            self._record.seconds[field] = self._record.seconds.get(field, 0.0) + seconds
 
     def _snapshots(self, sandbox: Sandbox) -> Snapshots:
         rollout = self._config.rollout_config
@@ -236,6 +244,7 @@ class _Attempt:
             self._config.timeouts(environment),
             output_limit_bytes=limit_bytes,
             earlier_calls=sum(len(step.observations) for step in self._history.steps) if self._history else 0,
+            slots=self._slots,
         )
 
     async def _play(
@@ -244,6 +253,7 @@ class _Attempt:
         config = self._config
         limits = EpisodeLimits(
             duration_s=config.timeouts(environment).global_timeout,
+            patience_s=config.patience_s(environment),
             max_steps=config.rollout_config.max_steps,
             max_tokens=config.rollout_config.max_episode_tokens,
             max_context_messages=config.llm_config.max_context_messages,
@@ -266,7 +276,7 @@ class _Attempt:
             await self._hand_over()
         try:
             with self._timed("agent_s"):
-                async with asyncio.timeout(limits.duration_s + OVERTIME_S):
+                async with asyncio.timeout(limits.duration_s + limits.patience_s + OVERTIME_S):
                     return await episode.play()
         except TimeoutError as error:
             raise SandboxError(f"the episode did not end {OVERTIME_S:g} s after its time was over") from error
@@ -297,6 +307,8 @@ class _Attempt:
             test_timeout_s=self._config.timeouts(environment).test_timeout,
             preparation_s=self._config.timeouts(environment).global_timeout * len(environment.init_commands),
             limit_bytes=self._config.limits(environment).output_limit_bytes,
+            slots=self._slots,
+            patience_s=self._config.patience_s(environment),
         )
         self._hooks.testing()
         try:

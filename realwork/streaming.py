@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import queue
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -64,9 +64,10 @@ def stream(
     Ray starts, the event loop is blocked for seconds.
 
     Args:
-        groups: hand out all graded trajectories of an environment together, when nothing of it is left to play, those
-            of an earlier start of the run included. Environments that an earlier start has brought to their end are
-            not handed out again: `realwork.trajectories` has them.
+        groups: hand out the trajectories of a group together, when nothing of it is left to play, those of an earlier
+            start of the run included: all samples of it, or those that were played when episode control ended its
+            environment early. The observer is told of a group that lacks grades because rollouts failed; it is not
+            handed out. Nor is, again, what an earlier start has brought to its end: `realwork.trajectories` has it.
         address: of the Ray cluster to join; null takes the one that this process has joined, or starts a local one.
 
     Raises:
@@ -173,11 +174,48 @@ async def _interrupted(driver: Driver, playing: asyncio.Task[RunResult]) -> None
 
 
 class _Told(NamedTuple):
-    """The end of an attempt; whether it has a grade, and nothing of its environment is left to play."""
+    """The end of an attempt.
+
+    Attributes:
+        is_graded: it has a grade.
+        is_lost: it has none, and its rollout gets no new attempt.
+        is_last: nothing of its environment is left to play.
+        is_cut_short: episode control has made some of its environment's rollouts unnecessary.
+    """
 
     spec: RolloutSpec
     is_graded: bool
+    is_lost: bool
     is_last: bool
+    is_cut_short: bool
+
+
+class _Group:
+    """The rollouts of a group that have ended and will not be played again."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.graded: dict[int, RolloutSpec] = {}
+        self.lost: set[int] = set()
+
+    def add(self, told: _Told) -> None:
+        """Take note of the end of one of its attempts."""
+        if told.is_graded:
+            self.graded[told.spec.sample_index] = told.spec
+        elif told.is_lost:
+            self.lost.add(told.spec.sample_index)
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.graded) >= self.size
+
+    @property
+    def is_over(self) -> bool:
+        return len(self.graded) + len(self.lost) >= self.size
+
+    def members(self) -> list[RolloutSpec]:
+        """Those that are graded, in the order of their samples."""
+        return [self.graded[sample] for sample in sorted(self.graded)]
 
 
 class _Finished:
@@ -186,7 +224,8 @@ class _Finished:
     def __init__(self, observer: Observer) -> None:
         self.rows: asyncio.Queue[_Told | None] = asyncio.Queue()
         self._observer = observer
-        self._graded: defaultdict[str, list[RolloutSpec]] = defaultdict(list)
+        self._open: defaultdict[str, dict[str, _Group]] = defaultdict(dict)
+        self._failed: Counter[str] = Counter()
         self.rollout_started = observer.rollout_started
         self.doing = observer.doing
         self.note = observer.note
@@ -194,15 +233,26 @@ class _Finished:
     def started(self, output: str, progress: list[EnvironmentProgress], slots: int) -> None:
         """See `Observer`."""
         for each in progress:
+            self._failed[each.environment_id] = each.failed
             if each.done == each.planned:  # it is not handed out again
-                self._graded.pop(each.environment_id, None)
+                self._open.pop(each.environment_id, None)
         self._observer.started(output, progress, slots)
 
     def rollout_finished(self, summary: RolloutSummary, progress: EnvironmentProgress) -> None:
         """See `Observer`."""
         self._observer.rollout_finished(summary, progress)
-        is_last = progress.done == progress.planned
-        self.rows.put_nowait(_Told(summary.spec, is_graded=summary.success is not None, is_last=is_last))
+        environment_id = summary.spec.environment_id
+        is_lost = progress.failed > self._failed[environment_id]
+        self._failed[environment_id] = progress.failed
+        self.rows.put_nowait(
+            _Told(
+                summary.spec,
+                is_graded=summary.success is not None,
+                is_lost=is_lost,
+                is_last=progress.done == progress.planned,
+                is_cut_short=progress.skipped > 0,
+            )
+        )
 
     async def singly(self) -> AsyncIterator[list[RolloutSpec]]:
         """Each graded one."""
@@ -211,16 +261,26 @@ class _Finished:
                 yield [told.spec]
 
     def take_up(self, earlier: Iterable[RolloutSummary]) -> None:
-        """Let those of an earlier start, too, be members of their groups."""
+        """Let those of an earlier start, too, be members of their groups; whole ones are not handed out again."""
         for summary in earlier:
             if summary.success is not None:
-                self._graded[summary.spec.environment_id].append(summary.spec)
+                self._group(summary.spec).graded[summary.spec.sample_index] = summary.spec
+        for environment_id, groups in self._open.items():
+            self._open[environment_id] = {name: group for name, group in groups.items() if not group.is_whole}
+
+    def _group(self, spec: RolloutSpec) -> _Group:
+        return self._open[spec.environment_id].setdefault(spec.group_id, _Group(spec.group_size))
 
     async def groups(self) -> AsyncIterator[list[RolloutSpec]]:
-        """Those of each environment, when nothing of it is left to play."""
+        """Those of each group, when nothing of it is left to play."""
         while (told := await self.rows.get()) is not None:
-            name = told.spec.environment_id
-            if told.is_graded:
-                self._graded[name].append(told.spec)
-            if told.is_last and (group := self._graded.pop(name, None)):
-                yield sorted(group, key=lambda spec: spec.sample_index)
+            group = self._group(told.spec)
+            group.add(told)
+            groups = self._open[told.spec.environment_id]
+            for name in [*groups] if told.is_last else [told.spec.group_id] if group.is_over else []:
+                ended = groups.pop(name)
+                if not (ended.is_whole or (told.is_cut_short and not ended.lost)):
+                    missing = ended.size - len(ended.graded)
+                    self.note(f"group {name} is not handed out: {missing} of its {ended.size} rollouts have no grade")
+                elif ended.graded:
+                    yield ended.members()

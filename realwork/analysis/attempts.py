@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from sys import intern
 from typing import NamedTuple
 
 from realwork.dataset.read import batches
 from realwork.types import Timing
 
 _COLUMNS = (
-    *("trajectory_id", "run_id", "environment_id", "sample_index", "attempt"),
+    *("trajectory_id", "run_id", "environment_id", "group_id", "sample_index", "attempt"),
     *("terminated_reason", "failure_cause", "reward", "success", "tests_passed", "tests_total"),
     *("n_steps", "n_tool_calls", "total_prompt_tokens", "total_completion_tokens", "total_cost_usd"),
     *("timing", "started_at", "ended_at"),
@@ -28,6 +29,7 @@ class Attempt(NamedTuple):
 
     trajectory_id: str
     rollout: RolloutKey
+    group_id: str
     attempt: int
     terminated_reason: str
     failure_cause: str | None
@@ -66,6 +68,7 @@ def attempts(directory: Path) -> Iterator[tuple[Attempt, Timing]]:
             attempt = Attempt(
                 trajectory_id=row["trajectory_id"],
                 rollout=RolloutKey(row["run_id"], row["environment_id"], row["sample_index"]),
+                group_id=intern(row["group_id"]),
                 attempt=row["attempt"],
                 terminated_reason=row["terminated_reason"],
                 failure_cause=row["failure_cause"],

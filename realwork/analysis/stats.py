@@ -227,9 +227,9 @@ def _quantile(values: Sequence[float], share: float) -> float | None:
 
 
 def _groups_alike(graded: Iterable[Attempt]) -> int:
-    groups: defaultdict[tuple[str, str], list[float | None]] = defaultdict(list)
+    groups: defaultdict[str, list[float | None]] = defaultdict(list)
     for rollout in graded:
-        groups[rollout.rollout.run_id, rollout.rollout.environment_id].append(rollout.reward)
+        groups[rollout.group_id].append(rollout.reward)
     return sum(len(rewards) > 1 and len(set(rewards)) == 1 for rewards in groups.values())
 
 

@@ -32,6 +32,7 @@ ROUNDS = 5
 PARALLEL = 256
 """Commits at once: as many rollouts end within the same moment."""
 FIRST_ROWS = 1000
+GROUP_SIZE = 8
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 _STEP_BYTES = 5 * KIB
 _WORDS = [f"{number:x}" * (1 + number % 5) for number in range(4000)]
@@ -169,7 +170,7 @@ def _record(sample: int, size_bytes: int) -> Trajectory:
         place = 2 + 2 * index
         steps.append(Step(index=index, message_index=place, started_at=BEGAN, usage=usage, observations=(answer,)))
     return Trajectory(
-        spec=RolloutSpec(run_id="bench", environment_id=f"e{sample % 100}", sample_index=sample // 100),
+        spec=_spec(sample),
         status="completed",
         terminated_reason="completed",
         started_at=BEGAN,
@@ -178,6 +179,18 @@ def _record(sample: int, size_bytes: int) -> Trajectory:
         success=True,
         messages=tuple(messages),
         steps=tuple(steps),
+    )
+
+
+def _spec(sample: int) -> RolloutSpec:
+    """One of the rollouts of 100 environments, which come in turns."""
+    index, number = divmod(sample, 100)
+    return RolloutSpec(
+        run_id="bench",
+        environment_id=f"e{number}",
+        sample_index=index,
+        group_index=index // GROUP_SIZE,
+        group_size=GROUP_SIZE,
     )
 
 

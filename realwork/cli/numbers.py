@@ -21,6 +21,7 @@ _PHASES = {
     "model": "llm_s",
     "environment": "env_s",
     "grading": "grade_s",
+    "CPU slots": "slot_s",
     "store": "store_s",
 }
 
@@ -69,7 +70,7 @@ def _lines(total: "Stats") -> list[str]:
     """What is said below the table."""
     spent = {name: getattr(total.timing, field) for name, field in _PHASES.items()}
     whole = sum(spent.values())
-    share = {name: f"{seconds(value)} ({value / whole:.0%})" for name, value in spent.items()} if whole else {}
+    share = {name: f"{seconds(value)} ({value / whole:.0%})" for name, value in spent.items() if value}
     found = {
         "Not played yet, or unnecessary": str(total.missing) if total.missing else "",
         "Without a grade": _counts(total.failures),

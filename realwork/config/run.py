@@ -48,6 +48,10 @@ class RolloutConfig(Section):
     """Rollouts after which an actor's process is replaced; null: never, 1: a fresh process each time."""
     store_shards: Count | None = None
     """Processes that write trajectories; null: as many as the rollouts in flight need, one up to 2,000 of them."""
+    cpu_slots: Count | None = None
+    """Commands and test commands that run at the same moment on a node, over all runs of this user there. What waits
+    for its turn loses nothing of its timeout, and puts off the end of its episode, at most to double its time. Null: no
+    bound."""
     max_steps: Count = 100
     """Most replies of one episode; then it ends with `action_limit`."""
     max_episode_tokens: Count | None = None
@@ -68,13 +72,34 @@ class EpisodeControlConfig(Section):
     safety_limit: Count = 100
     """Absolute bound on the episodes of one environment."""
     group_size: Count | None = None
-    """Episodes of an environment that form one group; null: all of them are one."""
+    """Episodes of one group; those of an environment have to be a multiple of it. Null: all of them are one group."""
     max_open_groups: Count | None = None
-    """Most groups begun and not yet done, so that groups come back whole one after the other; null: no bound."""
+    """Groups, over all environments, that are begun and not finished at the same time; null: no bound."""
+
+    @field_validator("group_size")
+    @classmethod
+    def _divides(cls, value: int | None, info: ValidationInfo) -> int | None:
+        own = "max_episodes_per_env" if info.data.get("max_episodes_per_env") else "max_episodes"
+        bounds = {name: info.data.get(name, 0) for name in (own, "safety_limit")}  # 0 for what is wrong itself
+        set_by = min(bounds, key=lambda name: bounds[name])
+        if value is not None and (episodes := bounds[set_by]) % value:
+            raise ValueError(
+                f"{episodes} episodes of an environment cannot be divided into groups of {value}: let {set_by} be a "
+                "multiple of group_size"
+            )
+        return value
 
     @property
     def episodes_per_environment(self) -> int:
         return min(self.max_episodes_per_env or self.max_episodes, self.safety_limit)
+
+    @property
+    def episodes_per_group(self) -> int:
+        return self.group_size or self.episodes_per_environment
+
+    def group_index(self, sample_index: int) -> int | None:
+        """The group of an environment's episode; null where all are one group."""
+        return None if self.group_size is None else sample_index // self.group_size
 
 
 class SandboxConfig(SandboxLimits):
@@ -161,6 +186,10 @@ class RunConfig(Section):
     def timeouts(self, environment: EnvironmentConfig) -> TimeoutConfig:
         """The timeouts that hold for `environment`."""
         return environment.timeout_config or self.timeout_config
+
+    def patience_s(self, environment: EnvironmentConfig) -> float:
+        """Seconds that an episode of `environment` may wait for CPU slots beyond its time, and its tests as many."""
+        return self.timeouts(environment).global_timeout if self.rollout_config.cpu_slots else 0.0
 
     def grading(self, environment: EnvironmentConfig) -> GradingConfig:
         """How `environment` is graded."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from realwork.dataset.ack import Commit, Request, Unfinished
 from realwork.dataset.commits import rows_in
+from realwork.dataset.part_ledger import Committed
 from realwork.dataset.rows import Row, row, trajectory
 from realwork.dataset.schema import SAMPLE_SCHEMA, SCHEMA
 from realwork.dataset.side_files import Read, restore
@@ -100,8 +101,11 @@ def decode_trajectory(content: bytes, place: int, read: Read) -> Trajectory:
         return trajectory(restore(columns, read))
 
 
-def with_store_s(rows: pa.RecordBatch, seconds: Sequence[float]) -> pa.RecordBatch:
-    """`rows` with the seconds that each has waited for the store in its timing."""
+def with_committed(rows: pa.RecordBatch, committed: Sequence[Committed]) -> pa.RecordBatch:
+    """`rows` with what was known when each was committed: what it waited for the store, and of its group."""
+    whole = pa.array([each.group_complete for each in committed], pa.bool_())
+    rows = rows.set_column(rows.schema.get_field_index("group_complete"), SCHEMA.field("group_complete"), whole)
+    seconds = [each.waited_s for each in committed]
     place = rows.schema.get_field_index("timing")
     timing = rows.column(place)
     fields = list(timing.type)

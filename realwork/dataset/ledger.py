@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from realwork.dataset.ack import Begun, Commit, CommitAck, Request, Unfinished
 from realwork.dataset.database import Database
-from realwork.dataset.part_ledger import PART_TABLES, PartLedger
+from realwork.dataset.group_ledger import GROUP_TABLES, GroupLedger
+from realwork.dataset.part_ledger import PART_TABLES, Committed, PartLedger
 from realwork.errors import StoreError
 from realwork.text import valid_unicode
 from realwork.types import RolloutSpec, RolloutSummary
@@ -30,17 +31,18 @@ _TABLES = (
     failure_cause TEXT,
     began_at TEXT,
     committed_at TEXT,
-    spec TEXT NOT NULL,        -- JSON
+    spec TEXT,                 -- JSON, unless it was committed without having begun
     summary TEXT,              -- JSON, once committed
     digest BLOB,
     part INTEGER               -- the part that holds the row, once it is sealed
     )""",
     "CREATE INDEX IF NOT EXISTS attempts_of_rollout ON attempts (rollout_id, attempt)",
     "CREATE TABLE IF NOT EXISTS unfinished (trajectory_id TEXT PRIMARY KEY, row BLOB NOT NULL)",
+    *GROUP_TABLES,
     *PART_TABLES,
 )
 
-
+GRADED = ("completed", "truncated")
 Pack = Callable[[Sequence[int]], tuple[bytes, bytes | None, int]]
 """Encodes the rows, and the samples, of the requests at these positions; with the bytes they take when decoded."""
 
@@ -69,7 +71,8 @@ class Ledger:
     def __init__(self, path: Path, *, wait_s: float = 10.0) -> None:
         self.path = path
         self._database = Database(path, tables=_TABLES, wait_s=wait_s)
-        self.parts = PartLedger(self._database)
+        self._groups = GroupLedger(self._database)
+        self.parts = PartLedger(self._database, self._groups)
 
     def copy(self, to: Path) -> None:
         """Write all that is known to another file, which must not be there.
@@ -114,12 +117,13 @@ class Ledger:
             StoreError: nothing was written.
         """
         with self._database.writing():
-            acks = [self._apply(number, request, pack) for number, request in enumerate(requests)]
-            new = {
-                number: (ack.trajectory_id, waited_s[number])
-                for number, ack in enumerate(acks)
-                if ack is not None and ack.outcome == "committed"
-            }
+            acks, new = [], {}
+            with self._groups.counting() as note:
+                for number, request in enumerate(requests):
+                    ack = self._apply(number, request, pack)
+                    acks.append(ack)
+                    if isinstance(request, Commit) and ack is not None and ack.outcome == "committed":
+                        new[number] = Committed(ack.trajectory_id, waited_s[number], note(request.summary))
             if new:
                 self.parts.hold([*new.values()], *pack([*new]))
         return acks
@@ -150,13 +154,13 @@ class Ledger:
         spec, summary = commit.spec, commit.summary
         self._database.execute(
             "INSERT INTO attempts "
-            "(trajectory_id, rollout_id, attempt, state, status, failure_cause, committed_at, spec, summary, digest) "
-            "VALUES (?, ?, ?, 'committed', ?, ?, datetime('now'), ?, ?, ?) "
+            "(trajectory_id, rollout_id, attempt, state, status, failure_cause, committed_at, summary, digest) "
+            "VALUES (?, ?, ?, 'committed', ?, ?, datetime('now'), ?, ?) "
             "ON CONFLICT (trajectory_id) DO UPDATE SET state = excluded.state, status = excluded.status, "
             "failure_cause = excluded.failure_cause, committed_at = excluded.committed_at, summary = excluded.summary, "
             "digest = excluded.digest",
             *(spec.trajectory_id, spec.rollout_id, spec.attempt, summary.status, summary.failure_cause),
-            *(spec.model_dump_json(), summary.model_dump_json(), commit.digest),
+            *(summary.model_dump_json(), commit.digest),
         )
         self._database.execute("DELETE FROM unfinished WHERE trajectory_id = ?", spec.trajectory_id)
         return CommitAck(trajectory_id=spec.trajectory_id, summary=summary)
@@ -164,21 +168,20 @@ class Ledger:
     def _standing(self, commit: Commit) -> CommitAck | None:
         """The answer to a commit whose place is taken, null if it is free."""
         spec = commit.spec
-        there = self._database.row(
-            "SELECT summary, digest FROM attempts WHERE trajectory_id = ? AND state = 'committed'", spec.trajectory_id
-        )
-        if there is not None:
-            return CommitAck(
-                trajectory_id=spec.trajectory_id,
-                outcome="duplicate" if there[1] == commit.digest else "fenced",
-                summary=RolloutSummary.model_validate_json(there[0]),
-            )
-        other = self._database.row(
-            "SELECT 1 FROM attempts "
-            "WHERE rollout_id = ?1 AND attempt != ?2 AND (attempt > ?2 OR status IN ('completed', 'truncated'))",
-            *(spec.rollout_id, spec.attempt),
-        )
-        return CommitAck(trajectory_id=spec.trajectory_id, outcome="fenced") if other else None
+        attempts = self._database.execute(
+            "SELECT attempt, state, status, summary, digest FROM attempts WHERE rollout_id = ?", spec.rollout_id
+        ).fetchall()
+        for attempt, state, _, summary, digest in attempts:
+            if attempt == spec.attempt and state == "committed":
+                return CommitAck(
+                    trajectory_id=spec.trajectory_id,
+                    outcome="duplicate" if digest == commit.digest else "fenced",
+                    summary=RolloutSummary.model_validate_json(summary),
+                )
+        others = [(attempt, status) for attempt, _, status, *_ in attempts if attempt != spec.attempt]
+        if any(attempt > spec.attempt or status in GRADED for attempt, status in others):
+            return CommitAck(trajectory_id=spec.trajectory_id, outcome="fenced")
+        return None
 
     def summaries(self) -> Iterator[RolloutSummary]:
         """What is known of every committed attempt, in the order of their beginning; one at a time is in memory."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from realwork.dataset.database import Database
+from realwork.dataset.group_ledger import GroupLedger, Note
 from realwork.types import RolloutSummary
 
 PART_TABLES = (
@@ -23,6 +24,7 @@ PART_TABLES = (
     place INTEGER NOT NULL,
     trajectory_id TEXT NOT NULL UNIQUE,
     waited_s REAL NOT NULL,
+    group_complete INTEGER NOT NULL,
     PRIMARY KEY (batch, place)
     ) WITHOUT ROWID""",
     "CREATE TABLE IF NOT EXISTS merging (part INTEGER PRIMARY KEY)",
@@ -31,11 +33,24 @@ PART_TABLES = (
 )
 
 
+class Committed(NamedTuple):
+    """What is known of a row when it is committed, and not before.
+
+    Attributes:
+        waited_s: seconds for which it has waited for the store.
+        group_complete: whether with it every sample of its group is graded.
+    """
+
+    trajectory_id: str
+    waited_s: float
+    group_complete: bool
+
+
 class HeldRows(NamedTuple):
-    """Encoded rows that no part holds yet; `waited_s` is what each has waited for the store, in seconds."""
+    """Encoded rows that no part holds yet, and what was known when each of them was committed."""
 
     rows: bytes
-    waited_s: list[float]
+    committed: list[Committed]
 
 
 class Unsealed(NamedTuple):
@@ -48,17 +63,18 @@ class Unsealed(NamedTuple):
 class PartLedger:
     """The part of a ledger that says what stands in which part; its file is opened by the ledger."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, groups: GroupLedger) -> None:
         self._database = database
+        self._groups = groups
 
-    def hold(self, held: Sequence[tuple[str, float]], rows: bytes, samples: bytes | None, size_bytes: int) -> None:
-        """Keep encoded rows, each with its id and the seconds it has waited; within a transaction."""
+    def hold(self, committed: Sequence[Committed], rows: bytes, samples: bytes | None, size_bytes: int) -> None:
+        """Keep encoded rows; within a transaction."""
         added = self._database.execute(
             "INSERT INTO batches (row_count, size_bytes, rows, samples) VALUES (?, ?, ?, ?)",
-            *(len(held), size_bytes, rows, samples),
+            *(len(committed), size_bytes, rows, samples),
         )
-        places = ((added.lastrowid, place, name, waited_s) for place, (name, waited_s) in enumerate(held))
-        self._database.execute_all("INSERT INTO held VALUES (?, ?, ?, ?)", places)
+        places = ((added.lastrowid, place, *each) for place, each in enumerate(committed))
+        self._database.execute_all("INSERT INTO held VALUES (?, ?, ?, ?, ?)", places)
 
     def unsealed(self) -> Unsealed:
         """What no part holds and none is being written with."""
@@ -92,9 +108,11 @@ class PartLedger:
         for number in self._batches_of(part):
             with self._database.reading():
                 rows: bytes = self._database.value("SELECT rows FROM batches WHERE number = ?", number)
-                waited = self._database.execute("SELECT waited_s FROM held WHERE batch = ? ORDER BY place", number)
-                seconds = [waited_s for (waited_s,) in waited]
-            yield HeldRows(rows, seconds)
+                held = self._database.execute(
+                    "SELECT trajectory_id, waited_s, group_complete FROM held WHERE batch = ? ORDER BY place", number
+                )
+                committed = [Committed(name, waited_s, bool(whole)) for name, waited_s, whole in held]
+            yield HeldRows(rows, committed)
 
     def samples_of(self, part: int) -> Iterator[bytes]:
         """The samples that belong to the rows of `part`, in batches of which one at a time is in memory."""
@@ -196,17 +214,23 @@ class PartLedger:
             names = ((one.spec.trajectory_id,) for one in summaries)
             self._database.execute_all("DELETE FROM held WHERE trajectory_id = ?", names)
             self._database.execute("DELETE FROM batches WHERE number NOT IN (SELECT batch FROM held)")
-            self._database.execute_all(
-                "INSERT OR REPLACE INTO attempts "
-                "(trajectory_id, rollout_id, attempt, state, status, failure_cause, spec, summary, part) "
-                "VALUES (?, ?, ?, 'committed', ?, ?, ?, ?, ?)",
-                (
-                    (
-                        *(one.spec.trajectory_id, one.spec.rollout_id, one.spec.attempt, one.status, one.failure_cause),
-                        *(one.spec.model_dump_json(), one.model_dump_json(), part),
-                    )
-                    for one in summaries
-                ),
-            )
+            with self._groups.counting() as note:
+                for one in summaries:
+                    self._adopt_row(part, one, note)
             self._database.execute("INSERT OR REPLACE INTO parts VALUES (?, ?, 1)", part, len(summaries))
             self._database.execute("DELETE FROM merged WHERE part = ?", part)
+
+    def _adopt_row(self, part: int, summary: RolloutSummary, note: Note) -> None:
+        spec = summary.spec
+        is_known = self._database.value(
+            "SELECT 1 FROM attempts WHERE rollout_id = ? AND status IN ('completed', 'truncated')", spec.rollout_id
+        )
+        if not is_known:
+            note(summary)
+        self._database.execute(
+            "INSERT OR REPLACE INTO attempts "
+            "(trajectory_id, rollout_id, attempt, state, status, failure_cause, summary, part) "
+            "VALUES (?, ?, ?, 'committed', ?, ?, ?, ?)",
+            *(spec.trajectory_id, spec.rollout_id, spec.attempt, summary.status, summary.failure_cause),
+            *(summary.model_dump_json(), part),
+        )

@@ -36,7 +36,7 @@ def _same(*names: str) -> Names:
     return {name: name for name in names}
 
 
-_SPEC = _same("run_id", "environment_id", "sample_index", "attempt", "seed")
+_SPEC = _same("run_id", "environment_id", "sample_index", "group_size", "attempt", "seed")
 _TRAJECTORY = _same(
     *("parent_trajectory_id", "fork_step"),
     *("status", "terminated_reason", "failure_cause", "error_type", "error_message", "reward", "success"),
@@ -95,10 +95,12 @@ _OBSERVATION = {
     "output_bytes": "output_bytes",
     "truncated": "output_truncated",
     "duration_s": "call_duration_s",
+    "slot_wait_s": "slot_wait_s",
     "decision": "decision",
 }
 _SNAPSHOT = {"id": "snapshot_id", "taken_at": "snapshot_taken_at", "size_bytes": "snapshot_bytes"}
-_NOT_RECORDED = ("final_diff",)
+_NOT_RECORDED = ("final_diff", "group_complete")
+"""What no trajectory knows; the store knows whether a group is complete."""
 _RETRYABLE = "retryable"
 
 
@@ -132,7 +134,7 @@ def trajectory(row: Mapping[str, Any]) -> Trajectory:
     """
     retryable, metadata = _from_metadata(row["metadata"])
     return Trajectory(
-        spec=RolloutSpec(**_fields(row, _SPEC)),
+        spec=RolloutSpec(**_fields(row, _SPEC), group_index=_group_index(row)),
         **_fields(row, _TRAJECTORY),
         rewards=tuple(NamedReward(**reward) for reward in row["rewards"]),
         test_results=tuple(TestResult(**_fields(test, _TEST)) for test in row["test_results"]),
@@ -218,6 +220,12 @@ def _step(row: Mapping[str, Any]) -> Step:
         observations=tuple(Observation(**_fields(result, _OBSERVATION)) for result in row["tool_results"]),
         state_snapshot=Snapshot(**_fields(snapshot, _SNAPSHOT)) if snapshot else None,
     )
+
+
+def _group_index(row: Mapping[str, Any]) -> int | None:
+    """What stands at the end of the group's id, null where the environment's episodes are one group."""
+    index = row["group_id"].removeprefix(f"{row['run_id']}:{row['environment_id']}").removeprefix(":")
+    return int(index) if index else None
 
 
 def _metadata_column(trajectory: Trajectory) -> str:

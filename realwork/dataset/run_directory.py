@@ -35,7 +35,8 @@ COPY_PREFIX = ".copy-"
 _MAX_VALUE_LENGTH = 80
 _MAX_DIFFERENCES = 20
 _FREE = {
-    "rollout_config": ("trajectory_output_path", "max_parallel_rollouts", "store_shards"),
+    "rollout_config": ("trajectory_output_path", "max_parallel_rollouts", "store_shards", "cpu_slots"),
+    "episode_control_config": ("max_open_groups",),
     "llm_config": ("requests_per_minute", "tokens_per_minute", "max_run_tokens", "max_run_cost_usd"),
 }
 """Fields that may differ when a run is taken up."""
@@ -67,7 +68,8 @@ duckdb.sql("from 'DIRECTORY/{FOLDER}/part-*.parquet'")
 | columns | what they hold |
 | --- | --- |
 | `trajectory_id` | one attempt, unique: `run_id`:`environment_id`:`sample_index`:`attempt` |
-| `group_id`, `sample_index` | the episodes of one environment are one group, numbered from 0 |
+| `group_id`, `sample_index` | samples of one task to be compared; the episodes of an environment, numbered from 0 |
+| `group_size`, `group_complete` | planned samples of the group; whether all were graded once the row was written |
 | `status`, `terminated_reason` | completed, truncated, failed or cancelled, and why the episode ended |
 | `failure_cause`, `error_type`, `error_message` | what of the machinery failed; null when nothing did |
 | `reward`, `reward_valid`, `success` | from the tests; null when they did not run. Train where `reward_valid` |
@@ -83,6 +85,8 @@ Where the endpoint told token ids, `{SAMPLES_FOLDER}/part-*.parquet` has one row
 `completion_mask` (1 where the policy wrote the id), `logprobs` (0 elsewhere), the first `prompt_length` of them the
 prompt; `reward` and `reward_valid` as above, `advantage` null. A segment ends where the next prompt does not begin with
 all of it. `policy_version_min` and `_max` are those of its first and last step.
+
+A group is whole if `group_complete` is true in any of its rows.
 
 Times are UTC, durations are seconds (`_s`). A null says that something was not measured or does not apply.
 """

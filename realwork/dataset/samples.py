@@ -89,6 +89,7 @@ def _shared_columns(trajectory: Trajectory) -> dict[str, Any]:
     }
     return {
         "schema_version": SCHEMA_VERSION,
+        "group_size": spec.group_size,
         "sample_index": spec.sample_index,
         "attempt": spec.attempt,
         "fork_step": trajectory.fork_step,

@@ -33,6 +33,7 @@ _IDS = _fields(
     environment_id=pa.string(),
     task_id=pa.string(),
     group_id=pa.string(),
+    group_size=pa.int32(),
     sample_index=pa.int32(),
     attempt=pa.int32(),
     parent_trajectory_id=pa.string(),
@@ -40,6 +41,7 @@ _IDS = _fields(
 )
 
 _OUTCOME = _fields(
+    group_complete=pa.bool_(),
     status=pa.string(),
     terminated_reason=pa.string(),
     failure_cause=pa.string(),
@@ -103,6 +105,7 @@ _TOOL_RESULT = {
     "output_bytes": pa.int64(),
     "output_truncated": pa.bool_(),
     "call_duration_s": pa.float64(),
+    "slot_wait_s": pa.float64(),
     "decision": pa.string(),
 }
 
@@ -135,7 +138,7 @@ _STEPS = _fields(
     )
 )
 
-_TIMING = ("queue_s", "image_s", "boot_s", "agent_s", "llm_s", "env_s", "grade_s", "store_s")
+_TIMING = ("queue_s", "image_s", "boot_s", "agent_s", "llm_s", "env_s", "grade_s", "slot_s", "store_s")
 
 _TOTALS = _fields(
     n_steps=pa.int32(),

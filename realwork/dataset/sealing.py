@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from realwork.dataset.durable import durable_file, half_written, sync_directory
-from realwork.dataset.encoding import decode_rows, decode_samples, size_of, with_store_s
+from realwork.dataset.encoding import decode_rows, decode_samples, size_of, with_committed
 from realwork.dataset.ledger import Ledger
 from realwork.dataset.merging import finish_merge, forget_merges
 from realwork.dataset.parts import FOLDER, SAMPLES_FOLDER, ids_in, part_files, part_name, part_number, scan, write
@@ -102,7 +102,7 @@ class Sealer:
         if (first := next(samples, None)) is not None:
             self._write_samples(name, chain([first], samples))
         rows = (
-            (with_store_s(decode_rows(each.rows), each.waited_s), size_of(each.rows))
+            (with_committed(decode_rows(each.rows), each.committed), size_of(each.rows))
             for each in self._ledger.parts.rows_of(number)
         )
         try:

@@ -1,9 +1,12 @@
-"""The stores that share a run, each with a ledger and with part numbers of its own."""
+"""The stores that share a run, each with whole groups, and with a ledger and part numbers of its own."""
 
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+from realwork.text import valid_unicode
 
 LEDGER_FILE = "ledger.sqlite"
 _NAME = re.compile(r"ledger(?:-\d+-of-(\d+))?\.sqlite")
@@ -30,6 +33,11 @@ class Shard(NamedTuple):
 
 
 WHOLE = Shard()
+
+
+def shard_number(environment_id: str, group_index: int | None, *, of: int) -> int:
+    """Which of so many stores has that group."""
+    return zlib.crc32(f"{valid_unicode(environment_id)}:{group_index}".encode()) % of
 
 
 def shards_of(directory: Path) -> list[Shard]:

@@ -1,3 +1,3 @@
 """The version of the dataset's columns, which stands in every row; each version has one fixed schema."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3

@@ -167,7 +167,8 @@ class Driver:
         """Put the plan into the ledger, which has to be done before the first rollout begins."""
         try:
             async with asyncio.timeout(STORE_WAIT_S):
-                await stores.plan({each.environment_id: each.planned for each in self._schedule.progress()})
+                planned = {each.environment_id: each.planned for each in self._schedule.progress()}
+                await stores.plan(planned, self._settings.config.episode_control_config.group_index)
         except (RayError, RealworkError, TimeoutError) as error:
             await self._stop(f"the plan cannot be written: {error}")
 

@@ -1,12 +1,12 @@
-"""The store actors of a run, of which each rollout has one."""
+"""The store actors of a run, of which each group of rollouts has one."""
 
 import asyncio
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray.exceptions import RayError
 
+from realwork.dataset.shards import shard_number
 from realwork.distributed.answers import answer
 from realwork.distributed.hosts import Host
 from realwork.errors import StoreError
@@ -26,13 +26,13 @@ class Stores:
 
     def of(self, spec: RolloutSpec) -> Any:
         """The store of that rollout."""
-        return self._actors[self._index(spec.rollout_id)]
+        return self._actors[self._index(spec.environment_id, spec.group_index)]
 
-    def _index(self, rollout_id: str) -> int:
-        return zlib.crc32(rollout_id.encode(errors="replace")) % len(self._actors)
+    def _index(self, environment_id: str, group_index: int | None) -> int:
+        return shard_number(environment_id, group_index, of=len(self._actors))
 
-    async def plan(self, rollouts: Mapping[str, int]) -> None:
-        """Note how many rollouts of each environment the run is to play.
+    async def plan(self, rollouts: Mapping[str, int], group_index: Callable[[int], int | None]) -> None:
+        """Note how many rollouts of each environment the run is to play, and the group of each sample.
 
         Raises:
             StoreError: it could not be written.
@@ -41,8 +41,7 @@ class Stores:
         names: list[list[str]] = [[] for _ in self._actors]
         for environment_id, count in rollouts.items():
             for sample in range(count):
-                rollout_id = f"{environment_id}:{sample}"
-                names[self._index(rollout_id)].append(rollout_id)
+                names[self._index(environment_id, group_index(sample))].append(f"{environment_id}:{sample}")
         await asyncio.gather(*(answer(actor.plan.remote(own)) for actor, own in zip(self._actors, names, strict=True)))
 
     async def recall(self, spec: RolloutSpec) -> Trajectory | None:

@@ -51,7 +51,6 @@ class EnvironmentPlan:
     """The rollouts of one environment.
 
     Attributes:
-        group_size: samples of each group; null when all samples are one.
         open_groups: the groups that have begun and are not done.
     """
 
@@ -61,7 +60,6 @@ class EnvironmentPlan:
         self.max_retries = environment.max_retries
         self.is_prepared = not environment.needs_preparation
         self.planned = control.episodes_per_environment
-        self.group_size = control.group_size
         self.waiting: deque[tuple[int, int]] = deque((sample, 0) for sample in range(self.planned))
         self.open_groups: set[int] = set()
         self.resumptions: dict[int, Resumption] = {}
@@ -82,16 +80,15 @@ class EnvironmentPlan:
         """What starting the next rollout would be."""
         if not self.waiting or (self.in_flight and not self.is_prepared):
             return "nothing"
-        return "goes on" if self.group_of(self.waiting[0][0]) in self.open_groups else "opens a group"
+        return "goes on" if self._group_of(self.waiting[0][0]) in self.open_groups else "opens a group"
 
-    def group_of(self, sample: int) -> int:
-        """The group of a sample."""
-        return sample // self.group_size if self.group_size else 0
+    def _group_of(self, sample: int) -> int:
+        return self.control.group_index(sample) or 0
 
     def take(self) -> tuple[int, int]:
         """The next sample and attempt; there must be one."""
         sample, attempt = self.waiting.popleft()
-        self.open_groups.add(self.group_of(sample))
+        self.open_groups.add(self._group_of(sample))
         self.in_flight += 1
         return sample, attempt
 
@@ -107,7 +104,7 @@ class EnvironmentPlan:
     def begin(self) -> None:
         """Plan what the attempts that were taken up have left to do."""
         for sample, found in self._taken_up.items():
-            self.open_groups.add(self.group_of(sample))
+            self.open_groups.add(self._group_of(sample))
             if found.success is not None:
                 self.graded += 1
                 self.successful += found.success
@@ -124,7 +121,7 @@ class EnvironmentPlan:
 
     def _place_in_turn(self, waiting: tuple[int, int]) -> tuple[bool, bool]:
         """Open groups come first, in them the samples that were not tried yet."""
-        return self.group_of(waiting[0]) not in self.open_groups, waiting[1] > 0
+        return self._group_of(waiting[0]) not in self.open_groups, waiting[1] > 0
 
     def record(self, summary: RolloutSummary) -> None:
         """Take note of the end of an attempt that `take` gave out."""
@@ -174,8 +171,8 @@ class EnvironmentPlan:
 
     def _finish(self, sample: int) -> None:
         """Nothing is left to play of `sample`."""
-        group = self.group_of(sample)
-        left = self._left_of_group.pop(group, self.group_size or self.planned) - 1
+        group = self._group_of(sample)
+        left = self._left_of_group.pop(group, self.control.episodes_per_group) - 1
         if left:
             self._left_of_group[group] = left
         else:

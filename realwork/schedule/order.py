@@ -51,13 +51,17 @@ class Schedule:
         plan = self._plans[place]
         sample, attempt = plan.take()
         self._file(place)
+        return self._spec(plan, sample, attempt)
+
+    def _spec(self, plan: EnvironmentPlan, sample: int, attempt: int) -> RolloutSpec:
         return RolloutSpec(
             run_id=self._run_id,
             environment_id=plan.environment_id,
             sample_index=sample,
             attempt=attempt,
             seed=zlib.crc32(f"{plan.environment_id}:{sample}".encode()) & 0x7FFFFFFF,
-            group_index=plan.group_of(sample) if plan.group_size else None,
+            group_index=plan.control.group_index(sample),
+            group_size=plan.control.episodes_per_group,
             resumed=plan.resumptions.get(sample) if attempt else None,
         )
 
@@ -90,15 +94,7 @@ class Schedule:
         if place is None or attempt is None:
             return None
         self._file(place)
-        plan = self._plans[place]
-        group = plan.group_of(sample) if plan.group_size else None
-        return RolloutSpec(
-            run_id=self._run_id,
-            environment_id=environment_id,
-            sample_index=sample,
-            attempt=attempt,
-            group_index=group,
-        )
+        return self._spec(self._plans[place], sample, attempt)
 
     def is_prepared(self, environment_id: str) -> bool:
         """Whether the environment is prepared somewhere, or has nothing to prepare."""

@@ -10,9 +10,12 @@ import shlex
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
+from pydantic import ConfigDict
+
 from realwork.config import UnitTest
 from realwork.errors import FileError
 from realwork.sandbox.base import DISK_FULL, OUT_OF_MEMORY, CommandResult, Sandbox
+from realwork.sandbox.cpu_slots import NoSlots, Slots
 from realwork.testing.evidence import Case, Evidence, evidence
 from realwork.testing.junit import read_junit
 from realwork.testing.witness import Witness
@@ -32,13 +35,15 @@ _NO_REPORT = (
 
 
 class TestRun(Record):
-    """How test commands run in one sandbox."""
+    """How test commands run in one sandbox; each has a CPU slot."""
 
     __test__ = False
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     working_directory: str
     timeout_s: float
     limit_bytes: int = 65536
+    slots: Slots = NoSlots()
 
 
 class Outcome(Record):
@@ -91,13 +96,14 @@ async def run_test(sandbox: Sandbox, test: UnitTest, run: TestRun) -> Outcome:
 
 
 async def _execute(sandbox: Sandbox, command: str, run: TestRun) -> CommandResult:
-    return await sandbox.execute(
-        command,
-        timeout_s=run.timeout_s,
-        working_directory=run.working_directory,
-        limit_bytes=run.limit_bytes,
-        apart=True,
-    )
+    async with run.slots.taken():
+        return await sandbox.execute(
+            command,
+            timeout_s=run.timeout_s,
+            working_directory=run.working_directory,
+            limit_bytes=run.limit_bytes,
+            apart=True,
+        )
 
 
 def _names_plugin(ended: CommandResult, witness: Witness) -> bool:

@@ -60,6 +60,7 @@ class Observation(Record):
         output_bytes: how much the command wrote in all, on both streams.
         truncated: whether bytes were left out of `output` or `error`.
         given_call_id: what the model wrote in place of `call_id`, null where that is its own.
+        slot_wait_s: what the command waited for a CPU slot, which is no part of `duration_s`.
         decision: "allowed", "blocked by NAME" or "rewritten by NAME".
     """
 
@@ -73,4 +74,5 @@ class Observation(Record):
     output_bytes: int = 0
     truncated: bool = False
     duration_s: float = 0.0
+    slot_wait_s: float = 0.0
     decision: str = "allowed"

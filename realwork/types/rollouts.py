@@ -26,7 +26,11 @@ TerminatedReason = Literal[
 
 
 class Timing(Record):
-    """Where the seconds of one attempt went."""
+    """Where the seconds of one attempt went.
+
+    Attributes:
+        slot_s: waits of commands and tests for CPU slots, which stand in no other.
+    """
 
     queue_s: float = 0.0
     image_s: float = 0.0
@@ -35,6 +39,7 @@ class Timing(Record):
     llm_s: float = 0.0
     env_s: float = 0.0
     grade_s: float = 0.0
+    slot_s: float = 0.0
     store_s: float = 0.0
 
 
@@ -56,19 +61,21 @@ class RolloutSpec(Record):
     """One attempt of one scheduled rollout: plain identity, no settings.
 
     Attributes:
-        sample_index: position in the group of the environment's episodes, from 0.
+        sample_index: position among the environment's episodes, from 0.
+        group_index: which group of the environment's it belongs to, from 0; null where all its episodes are one group.
+        group_size: how many episodes its group is to have.
         attempt: 0, or higher after a retryable failure.
         seed: the seed of this sample's completions.
-        group_index: which group of its environment it belongs to; null where an environment has one only.
         resumed: what the attempt is to go on from, if that is still there; no part of the row.
     """
 
     run_id: str
     environment_id: str
     sample_index: int
+    group_index: int | None = None
+    group_size: int = 1
     attempt: int = 0
     seed: int = 0
-    group_index: int | None = None
     resumed: Resumption | None = None
 
     @property

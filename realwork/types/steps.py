@@ -55,7 +55,7 @@ class Step(Record):
 
     Attributes:
         message_index: where the reply stands in the trajectory's messages.
-        env_s: seconds spent on the actions.
+        env_s: seconds spent on the actions, without what they waited for CPU slots.
         error: why the reply could not be used as it was, or null.
         model: the model that the endpoint says has answered.
         window: what of the conversation before it the model was shown.

@@ -14,7 +14,7 @@ ORIGIN = {
     "split": "train",
     "index": 0,
     "trajectory_id": "r1:calc:0:0",
-    "group_id": "r1:calc",
+    "group_id": "r1:calc:0",
     "environment_id": "calc",
     "sample_index": 0,
     "reward": 0.5,

@@ -190,3 +190,14 @@ def test_where_there_is_nothing_to_export_there_is_a_sentence_and_no_file(tmp_pa
     with pytest.raises(InputError, match=why):
         export(tmp_path / "run", name, tmp_path / "out.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_each_group_of_an_environment_gives_a_pair_of_its_own(tmp_path):
+    rewards = [1.0, 0.0, 0.25, 0.5]
+    found, _ = lines(
+        tmp_path, "trl-dpo", [worked(sample, reward, group_size=2) for sample, reward in enumerate(rewards)]
+    )
+    assert [(words(line["chosen"]), words(line["rejected"])) for line in found] == [
+        ("Sample 0.", "Sample 1."),
+        ("Sample 3.", "Sample 2."),
+    ]

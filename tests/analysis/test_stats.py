@@ -7,6 +7,7 @@ import pytest
 from realwork.analysis.stats import pass_at_k, stats
 from realwork.errors import InputError
 from realwork.types import Observation, Step, Usage
+from tests.dataset import records as dataset_records
 from tests.e2e.command import realwork
 
 from .records import BEGAN, TIMING, failed, graded, make_run, step
@@ -142,6 +143,15 @@ def test_the_spread_of_rewards_and_groups_without_any(tmp_path):
     assert [found.environments[name].groups_alike for name in "abc"] == [0, 1, 0]
     assert found.total.groups_alike == 1
     assert (found.total.median_duration_s, found.total.p95_duration_s) == (4, 10)
+
+
+def test_groups_of_one_environment_are_told_apart_and_its_pass_at_k_is_of_all(tmp_path):
+    rewards = (1, 1, 0, 1)
+    records = [dataset_records.graded(sample, passed=2 * won, group_size=2) for sample, won in enumerate(rewards)]
+    make_run(tmp_path, records)
+    found = stats(tmp_path).environments["calc"]
+    assert found.groups_alike == 1
+    assert [*found.pass_at_k] == [1, 2, 4]
 
 
 def test_what_was_planned_and_has_no_row_is_missing(tmp_path):

@@ -72,7 +72,7 @@ def test_a_flag_that_was_not_given_changes_nothing(run_files):
         ("llm_config", "max_output_length", 1, "--llm-max-output-length: expected a number of at least 100"),
         ("llm_config", "base_url", "h", "--llm-base-url: must begin with http:// or https://"),
         ("llm_config", "model", "scripted:no.json", "--llm-model: there is no script 'no.json'"),
-        ("sandbox_config", "kind", "vm", "--sandbox: expected one of 'docker' or 'local', found 'vm'"),
+        ("sandbox_config", "kind", "vm", "--sandbox: expected one of 'docker', 'local' or 'memory', found 'vm'"),
     ],
 )
 def test_a_wrong_flag_is_named_as_the_flag(run_files, section, field, value, said):

@@ -54,6 +54,37 @@ BAD = [
     ("environments.0.working_directory", "app", "environments[0].working_directory: must be an absolute path"),
     ("environments.0.id", "a\nb", "environments[0].id: must not contain line breaks or other control characters"),
     ("environments.0.id", "x" * 201, "environments[0].id: expected at most 200 characters, found 'xxx"),
+    (
+        "episode_control_config",
+        {"max_episodes": 8, "group_size": 3},
+        (
+            "episode_control_config.group_size: 8 episodes of an environment cannot be divided into groups of 3: "
+            "let max_episodes be a multiple of group_size"
+        ),
+    ),
+    (
+        "episode_control_config",
+        {"max_episodes": 8, "max_episodes_per_env": 6, "group_size": 4},
+        (
+            "episode_control_config.group_size: 6 episodes of an environment cannot be divided into groups of 4: "
+            "let max_episodes_per_env be a multiple of group_size"
+        ),
+    ),
+    (
+        "episode_control_config",
+        {"max_episodes": 200, "group_size": 8},
+        (
+            "episode_control_config.group_size: 100 episodes of an environment cannot be divided into groups of 8: "
+            "let safety_limit be a multiple of group_size"
+        ),
+    ),
+    ("episode_control_config.group_size", 0, "episode_control_config.group_size: expected a number greater than 0"),
+    (
+        "episode_control_config.max_open_groups",
+        0,
+        "episode_control_config.max_open_groups: expected a number greater than 0",
+    ),
+    ("rollout_config.cpu_slots", 0, "rollout_config.cpu_slots: expected a number greater than 0, found 0"),
     ("environments.0.max_retries", -1, "environments[0].max_retries: expected a number of at least 0, found -1"),
     ("llm_config", None, "llm_config: expected an object, found null"),
     ("llm_config.temperature", 3, "llm_config.temperature: expected a number of at most 2, found 3"),
@@ -76,7 +107,7 @@ BAD = [
         "true",
         "llm_config.enable_caching: expected true or false, found 'true': write it w",
     ),
-    ("sandbox_config.kind", "podman", "sandbox_config.kind: expected one of 'docker' or 'local', found 'podman'"),
+    ("sandbox_config.kind", "podman", "sandbox_config.kind: expected one of 'docker', 'local' or 'memory', found 'podman'"),
     ("plugins", ["m", 5], "plugins[1]: expected an object, found a number"),
     ("plugins", [""], "plugins[0].module: must not be empty"),
     # Empty

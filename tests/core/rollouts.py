@@ -10,6 +10,7 @@ from realwork.plugins.hooks import NoHooks
 from realwork.record import RolloutSettings
 from realwork.rollout import run_rollout
 from realwork.sandbox.base import CommandResult
+from realwork.sandbox.cpu_slots import NoSlots
 from realwork.sandbox.memory import MemorySandbox
 from realwork.types import Reply, RolloutSpec
 
@@ -62,8 +63,9 @@ class FindsNothing:
 class MemoryBackends:
     """Memory sandboxes and one model, for one rollout: `sandbox` is the agent's, `fresh` that of the tests."""
 
-    def __init__(self, model, answers=None, *, opening=None, sandbox=MemorySandbox, folders=()):
+    def __init__(self, model, answers=None, *, opening=None, sandbox=MemorySandbox, folders=(), slots=None):
         self.folders = folders
+        self.cpu_slots = slots or NoSlots()
         self.sandbox = sandbox(answers)
         self.fresh = type("Fresh", (FindsNothing, sandbox), {})(answers)
         self.unopened = [self.fresh, self.sandbox]
@@ -73,6 +75,9 @@ class MemoryBackends:
 
     async def prepare(self, spec, environment):
         return not environment.init_commands
+
+    def slots(self):
+        return self.cpu_slots
 
     async def has_snapshot(self, snapshot_id):
         return snapshot_id in self.sandbox.snapshots
@@ -109,11 +114,23 @@ def settings(*, unit_tests=("check",), folders=(), environment=None, **sections)
     return RolloutSettings(config=config, folders={"e": packed})
 
 
-def play(replies, answers=None, *, model=None, hooks=None, opening=None, on_steps=None, sandbox=MemorySandbox, **given):
+def play(
+    replies,
+    answers=None,
+    *,
+    model=None,
+    hooks=None,
+    opening=None,
+    on_steps=None,
+    sandbox=MemorySandbox,
+    slots=None,
+    **given,
+):
     """The trajectory of one rollout, and the backends it was played with."""
     model = model or ScriptedModel("scripted", tuple(replies), "e")
     shared = settings(**given)
     answers = {"check": OK} | (answers or {})
-    backends = MemoryBackends(model, answers, opening=opening, sandbox=sandbox, folders=shared.folders["e"])
+    folders = shared.folders["e"]
+    backends = MemoryBackends(model, answers, opening=opening, sandbox=sandbox, folders=folders, slots=slots)
     trajectory = asyncio.run(run_rollout(SPEC, shared, backends, hooks or NoHooks(), on_steps=on_steps))
     return trajectory, backends

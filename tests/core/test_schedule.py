@@ -54,6 +54,23 @@ def lost(spec, n_steps, *, snapshot_after=None, cause="sandbox", **fields):
     return ended(spec, retryable=True, n_steps=n_steps, resumption=resumption, **fields)
 
 
+@pytest.mark.parametrize(
+    ("control", "indexes", "size"),
+    [
+        ({"max_episodes": 4}, [None] * 4, 4),
+        ({"max_episodes": 4, "group_size": 2}, [0, 0, 1, 1], 2),
+        ({"max_episodes_per_env": 6, "group_size": 6}, [0] * 6, 6),
+        ({"max_episodes": 9, "safety_limit": 3, "group_size": 1}, [0, 1, 2], 1),
+    ],
+)
+def test_samples_in_their_order_make_groups(control, indexes, size):
+    schedule = Schedule(config(**control), "r")
+    specs = [schedule.next() for _ in indexes]
+    assert [spec.group_index for spec in specs] == indexes
+    assert {spec.group_size for spec in specs} == {size}
+    assert [spec.sample_index for spec in specs] == [*range(len(indexes))]
+
+
 def attempts(outcomes):
     """What each attempt of one rollout was to go on from, when they end by `outcomes` and then succeed."""
     schedule, resumed, waiting = Schedule(config(), "r"), [], list(outcomes)

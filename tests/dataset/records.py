@@ -26,7 +26,25 @@ def call(call_id, name, arguments):
     return ToolCall(id=call_id, function=FunctionCall(name=name, arguments=arguments))
 
 
-def graded(sample=0, *, attempt=0, environment_id="calc", run="r1", passed=2, total=2, seconds=10.0, **more):
+def spec_of(sample, *, attempt, environment_id, run, group_size, **more):
+    """A sample of one of its environment's groups of that size; null: of its own."""
+    group = {"group_index": sample // group_size, "group_size": group_size} if group_size else {}
+    named = {"run_id": run, "environment_id": environment_id, "sample_index": sample, "attempt": attempt}
+    return RolloutSpec(**named, **group, **more)
+
+
+def graded(
+    sample=0,
+    *,
+    attempt=0,
+    environment_id="calc",
+    run="r1",
+    passed=2,
+    total=2,
+    seconds=10.0,
+    group_size=None,
+    **more,
+):
     """An attempt whose tests ran."""
     tests = tests_of(passed, total)
     fields = {
@@ -41,7 +59,8 @@ def graded(sample=0, *, attempt=0, environment_id="calc", run="r1", passed=2, to
         "ended_at": BEGAN + timedelta(seconds=seconds),
         "test_results": tests,
     }
-    spec = RolloutSpec(run_id=run, environment_id=environment_id, sample_index=sample, attempt=attempt, seed=7 + sample)
+    named = {"attempt": attempt, "environment_id": environment_id, "run": run, "group_size": group_size}
+    spec = spec_of(sample, **named, seed=7 + sample)
     return Trajectory(spec=spec, **{**fields, **more})
 
 
@@ -62,10 +81,12 @@ def tests_of(passed, total):
     )
 
 
-def failed(sample=0, *, attempt=0, environment_id="calc", run="r1", cause="sandbox", seconds=10.0, **more):
+def failed(
+    sample=0, *, attempt=0, environment_id="calc", run="r1", cause="sandbox", seconds=10.0, group_size=None, **more
+):
     """An attempt that our machinery failed."""
     return Trajectory(
-        spec=RolloutSpec(run_id=run, environment_id=environment_id, sample_index=sample, attempt=attempt),
+        spec=spec_of(sample, attempt=attempt, environment_id=environment_id, run=run, group_size=group_size),
         status="failed",
         terminated_reason={"sandbox": "environment_error", "model": "llm_error"}[cause],
         failure_cause=cause,
@@ -98,6 +119,7 @@ def rich(sample=0, *, output="5 passed\n", **more):
             output_bytes=4096,
             truncated=True,
             duration_s=1.5,
+            slot_wait_s=0.125,
             decision="rewritten by guard",
         ),
     )
@@ -149,7 +171,7 @@ def rich(sample=0, *, output="5 passed\n", **more):
         "model": "policy",
         "base_url_host": "127.0.0.1:8000",
         "sampling_params": '{"temperature": 0.7}',
-        "timing": Timing(queue_s=1, image_s=2, boot_s=3, agent_s=4, llm_s=5, env_s=6, grade_s=7, store_s=8),
+        "timing": Timing(queue_s=1, image_s=2, boot_s=3, agent_s=4, llm_s=5, env_s=6, grade_s=7, store_s=8, slot_s=9),
         "docker_image": "python:3.12",
         "image_digest": "sha256:1",
         "node_id": "node-1",
@@ -158,4 +180,4 @@ def rich(sample=0, *, output="5 passed\n", **more):
         "plugin_data": '{"guard": {"blocked": 1}}',
         "metadata": '{"python": "3.12", "nested": {"a": [1, null]}}',
     }
-    return graded(sample, passed=1, **{**fields, **more})
+    return graded(sample, **{"passed": 1, "group_size": 8, **fields, **more})

@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+import zlib
 
 import pytest
 
 from realwork.dataset.read import trajectories
+from tests.endpoint import DONE, Endpoint, reply
+from tests.endpoint import run as runs
 
 from .command import clean_environment, environment, own_containers, run_file
 
@@ -55,6 +58,28 @@ print(json.dumps(rows.take_all()))
 """
 
 
+GROUPS = """
+import asyncio, json, os, sys
+import realwork
+from realwork.opening import SilentObserver
+
+class Told(SilentObserver):
+    notes = []
+
+    def note(self, message):
+        self.notes.append(message)
+
+async def main():
+    run_file = realwork.load_run_file(sys.argv[1], overrides={"sandbox_config": {"kind": "local"}})
+    options = {"run_id": "grouped", "address": os.environ["RAY_ADDRESS"], "observer": Told()}
+    played = realwork.stream(run_file, groups=True, **options)
+    return [[each.spec.sample_index for each in group] async for group in played]
+
+found = asyncio.run(main())
+print(json.dumps([found, [note for note in Told.notes if note.startswith("group ")]]))
+"""
+
+
 def play(folder, script, file):
     """What `script` prints as JSON."""
     command = [sys.executable, "-c", script, str(file)]
@@ -99,3 +124,25 @@ def test_a_stream_hands_out_what_is_graded_and_whole_groups_also_of_a_run_that_g
     assert said["left"][0][:2] == ["stopped:a:0:0", 1.0]
     assert sum(reward is not None for _, reward, _ in said["left"]) < 6
     assert own_containers("streamed") == own_containers("stopped") == []
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_a_group_is_handed_out_if_it_is_whole_or_was_ended_early_and_one_that_lacks_grades_is_told_of(tmp_path):
+    seeds = {zlib.crc32(f"e:{sample}".encode()) & 0x7FFFFFFF: sample for sample in range(8)}
+
+    def respond(request):
+        sample = seeds[request["seed"]]
+        if sample == 3:
+            return reply("No.", finish_reason="content_filter")
+        return DONE if request["messages"][-1]["role"] == "tool" else runs("touch done" if sample == 4 else "true")
+
+    with Endpoint(respond) as endpoint:
+        file = run_file(
+            tmp_path,
+            endpoint.base_url,
+            episode_control_config={"max_episodes": 8, "group_size": 2, "min_success_rate": 0.25},
+            rollout_config={"max_parallel_rollouts": 1},
+        )
+        groups, notes = play(tmp_path, GROUPS, file)
+    assert groups == [[0, 1], [4]]
+    assert notes == ["group grouped:e:1 is not handed out: 1 of its 2 rollouts have no grade"]

@@ -73,10 +73,10 @@ def every_rollout(directory: Path) -> Selection:
         InputError: there is no run, or none of its rollouts has a row.
         StoreError: a part cannot be read.
     """
-    found: dict[tuple[str, int], Result] = {}
+    found: dict[str, Result] = {}
     left_out = Counter({EARLIER: 0})
     for result in _attempts(directory):
-        rollout = (result.group_id, result.sample_index)
+        rollout = result.trajectory_id.rpartition(":")[0]
         current = found.get(rollout)
         left_out[EARLIER] += current is not None
         if current is None or _rank(result) > _rank(current):
