@@ -107,7 +107,11 @@ BAD = [
         "true",
         "llm_config.enable_caching: expected true or false, found 'true': write it w",
     ),
-    ("sandbox_config.kind", "podman", "sandbox_config.kind: expected one of 'docker', 'local' or 'memory', found 'podman'"),
+    (
+        "sandbox_config.kind",
+        "podman",
+        "sandbox_config.kind: expected one of 'docker', 'local' or 'memory', found 'podman'",
+    ),
     ("plugins", ["m", 5], "plugins[1]: expected an object, found a number"),
     ("plugins", [""], "plugins[0].module: must not be empty"),
     # Empty

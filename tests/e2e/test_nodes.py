@@ -1,10 +1,12 @@
 """A run on a cluster whose nodes come and go: every planned rollout has its row, and nothing is left behind."""
 
+import itertools
 import json
 import re
 import shutil
 import sqlite3
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from tests.sandbox.images import busybox_image, temporary_image
 ROOM = 3
 NODE_MIB = ROOM * (64 + 200) + 50
 EPISODES = 12
+HELD_BACK = 12
 NAMES = ("built", "bare")
 FAKE_MACHINES = {
     "cluster_name": "fake",
@@ -65,10 +68,22 @@ def nodes(tmp_path_factory):
         yield found
 
 
-def answer(request: Request):
-    """A rollout of three short commands, the first of which tells when its image was built."""
-    turn = sum(message["role"] == "assistant" for message in request["messages"])
-    return [run("cat /made; touch done; sleep 0.7"), run("sleep 0.7"), run("sleep 0.7"), DONE][turn]
+class Model:
+    """Plays rollouts of three short commands, the first of which tells when its image was built.
+
+    Attributes:
+        goes_on: until it is set, no more than `HELD_BACK` rollouts come to their end.
+    """
+
+    def __init__(self):
+        self.goes_on = threading.Event()
+        self._ended = itertools.count()
+
+    def __call__(self, request: Request):
+        turn = sum(message["role"] == "assistant" for message in request["messages"])
+        if turn == 3 and next(self._ended) >= HELD_BACK:
+            self.goes_on.wait(200)
+        return [run("cat /made; touch done; sleep 0.5"), run("sleep 0.5"), run("sleep 0.5"), DONE][turn]
 
 
 def the_file(folder: Path, image: str, base_url: str) -> Path:
@@ -83,6 +98,7 @@ def the_file(folder: Path, image: str, base_url: str) -> Path:
         environments=environments,
         rollout_config={"max_parallel_rollouts": 2 * ROOM, "snapshot_interval": 100},
         episode_control_config={"max_episodes": EPISODES},
+        llm_config={"timeout": 240},
         sandbox_config={"memory_mib": 64, "cpus": 0.5},
         grading_config={"mode": "same"},
     )
@@ -100,7 +116,8 @@ def test_nodes_and_engines_come_and_go_and_every_rollout_has_its_grade(engines, 
     nodes.join("south", second.url, memory_mib=NODE_MIB)
     run_id = f"nodes-{time.time_ns()}"
     directory = tmp_path / "out" / run_id
-    with Endpoint(answer) as endpoint:
+    model = Model()
+    with Endpoint(model) as endpoint:
         file = the_file(tmp_path, image, endpoint.base_url)
         command = ("run", file, "--run-id", run_id, "--address", nodes.address)
         variables = TOKEN | {"DOCKER_HOST": NO_ENGINE}
@@ -112,6 +129,7 @@ def test_nodes_and_engines_come_and_go_and_every_rollout_has_its_grade(engines, 
             time.sleep(2)
             first.start()
             nodes.join("east", second.url, memory_mib=NODE_MIB)
+            model.goes_on.set()
             said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     told = plain(said)
@@ -122,7 +140,7 @@ def test_nodes_and_engines_come_and_go_and_every_rollout_has_its_grade(engines, 
     found = rows(directory)
     graded = sorted((row["environment_id"], row["sample_index"]) for row in found if row["reward"] is not None)
     assert graded == sorted((name, sample) for name in NAMES for sample in range(EPISODES))
-    assert {row["failure_cause"] for row in found if row["reward"] is None} <= {"node", "sandbox"}
+    assert {row["failure_cause"] for row in found if row["reward"] is None} <= {"node", "sandbox", "grading"}
     assert any(row["failure_cause"] == "node" for row in found), "what was in flight on the lost node"
     made = [
         row["steps"][0]["tool_results"][0]["output"]
