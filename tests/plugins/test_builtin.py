@@ -249,6 +249,22 @@ def test_the_manager_stops_when_an_environment_is_solved_or_has_had_enough(succe
     assert asyncio.run(PerformanceRolloutManager().should_continue_rollout(context)) is goes_on
 
 
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"success_threshold": "x"}, "success_threshold must be a number above 0 and at most 1, not 'x'"),
+        ({"success_threshold": True}, "success_threshold must be a number"),
+        ({"success_threshold": 0}, "above 0 and at most 1, not 0"),
+        ({"min_episodes": 2.5}, "min_episodes must be a whole number of at least 1, not 2.5"),
+        ({"max_episodes": 0}, "max_episodes must be a whole number of at least 1, not 0"),
+        ({"max_episodes": 2}, "min_episodes .3. must not be above max_episodes .2."),
+    ],
+)
+def test_the_managers_settings_are_checked(settings, problem):
+    with pytest.raises(ValueError, match=problem):
+        PerformanceRolloutManager(**settings)
+
+
 def test_the_analyzer_counts_actions_and_errors_and_names_the_slowest_steps():
     analysis = asyncio.run(TrajectoryAnalyzer().analyze_trajectory(rich()))
     assert analysis["actions"] == {"write_file": 1, "execute_command": 1}
