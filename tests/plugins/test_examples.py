@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import sys
 
 import pytest
@@ -11,9 +10,8 @@ from realwork.config import EnvironmentConfig
 from realwork.plugins.base import PluginHookType
 from realwork.plugins.calls import HookCall, call_plugin
 from realwork.plugins.checking import check_plugins
-from realwork.plugins.dispatch import PluginHooks
 from realwork.plugins.loading import load_plugins
-from realwork.types import CommandAction, FunctionCall, Message, Observation, ReadAction, RolloutSpec, ToolCall
+from realwork.types import CommandAction, FunctionCall, Message, ReadAction, RolloutSpec, ToolCall
 from tests.dataset.records import graded
 from tests.e2e.command import REPOSITORY
 from tests.endpoint import Endpoint, reply
@@ -105,18 +103,3 @@ def test_the_judge_asks_a_model_and_says_when_it_cannot(monkeypatch):
     assert check_plugins([loaded])[0].problem is None
     monkeypatch.delenv("JUDGE_API_KEY")
     assert "JUDGE_API_KEY is not set" in check_plugins([loaded])[0].problem
-
-
-def test_the_watcher_of_the_documentation_leaves_its_findings_in_the_row(plugins):
-    (code,) = re.findall(r"```python\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    packed, calls = plugins.in_process(code)
-    hooks = PluginHooks(packed, SPEC, calls)
-
-    async def episode():
-        for status in ("ok", "error", "error"):
-            observation = Observation(call_id="c", tool_name="execute_command", status=status)
-            hooks.acted(CommandAction(command="x"), observation)
-        return await hooks.evaluate(graded())
-
-    said = json.loads(asyncio.run(episode()).plugin_data)["failure_counter"]
-    assert (said["analysis"], said["calls"]) == ({"failures": 2}, 4)
