@@ -219,14 +219,34 @@ def _command_observation(result: CommandResult, timeout_s: float, more: Sequence
     )
 
 
-def describe(observation: Observation, *, limit: int) -> str:
-    """The tool message that the model gets: one line each of what is not empty, texts of at most `limit` characters."""
-    note = f"cut; {observation.output_bytes} bytes in all" if observation.truncated else None
-    lines = [f"Success: {'true' if observation.status == 'ok' else 'false'}"]
+def describe(observation: Observation, *, limit: int, note: str | None = None) -> str:
+    """The tool message that the model gets: one line each of what is not empty, texts of at most `limit` characters.
+
+    Args:
+        note: what the model has to know beforehand, such as that something else was carried out.
+    """
+    cut = f"cut; {observation.output_bytes} bytes in all" if observation.truncated else None
+    lines = [f"Note: {shorten(note, limit)}"] if note else []
+    lines.append(f"Success: {'true' if observation.status == 'ok' else 'false'}")
     if observation.output:
-        lines.append(f"Output: {shorten(observation.output, limit, note=note)}")
+        lines.append(f"Output: {shorten(observation.output, limit, note=cut)}")
     if observation.error:
-        lines.append(f"Error: {shorten(observation.error, limit, note=note)}")
+        lines.append(f"Error: {shorten(observation.error, limit, note=cut)}")
     if observation.exit_code is not None:
         lines.append(f"Exit code: {observation.exit_code}")
     return "\n".join(lines)
+
+
+def in_short(action: Action) -> str:
+    """What `action` does, as a line of text."""
+    match action:
+        case CommandAction():
+            return action.command
+        case WriteAction():
+            return f"write {action.path}"
+        case ReadAction():
+            return f"read {action.path}"
+        case DoneAction():
+            return "mark_done"
+        case InvalidAction():
+            return action.problem

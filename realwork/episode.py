@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
-from realwork.environment import Environment, describe
+from realwork.environment import Environment, describe, in_short
 from realwork.errors import ContextExceeded, ModelError, ModelTimeout
 from realwork.model.base import Model
 from realwork.model.conversation import Conversation, with_given_ids, with_unique_ids
@@ -185,11 +185,11 @@ class Episode:
         self._tokens += _tokens(reply.usage)
         message = with_unique_ids(reply.message, self._call_ids)
         began = time.monotonic()
-        observations, done = await self._act(message.tool_calls)
+        observations, notes, done = await self._act(message.tool_calls)
         observations = with_given_ids(observations, reply.message.tool_calls)
         reason: TerminatedReason | None = "completed" if done else None
         problem = None
-        answers = [self._answer(observation) for observation in observations]
+        answers = [self._answer(each, note) for each, note in zip(observations, notes, strict=True)]
         if not message.tool_calls:
             problem, reason = self._judge(reply)
             if problem and not reason:
@@ -217,12 +217,12 @@ class Episode:
         self.messages += [message, *answers]
         return reason
 
-    def _answer(self, observation: Observation) -> Message:
+    def _answer(self, observation: Observation, note: str | None) -> Message:
         return Message(
             role="tool",
             tool_call_id=observation.call_id,
             name=observation.tool_name,
-            content=describe(observation, limit=self._limits.max_output_length),
+            content=describe(observation, limit=self._limits.max_output_length, note=note),
         )
 
     def _judge(self, reply: Reply) -> tuple[str | None, TerminatedReason | None]:
@@ -236,9 +236,10 @@ class Episode:
             return problem, None
         return problem, "token_limit" if cut_off else "completed_naturally"
 
-    async def _act(self, calls: Sequence[ToolCall]) -> tuple[tuple[Observation, ...], bool]:
-        """One observation for each call, and whether the agent said that it is done."""
+    async def _act(self, calls: Sequence[ToolCall]) -> tuple[tuple[Observation, ...], list[str | None], bool]:
+        """One observation and, if any, a note for each call, and whether the agent said that it is done."""
         observations: list[Observation] = []
+        notes: list[str | None] = []
         done = False
         verdicts = await self._review(calls[:MAX_CALLS_PER_REPLY])
         if verdicts:
@@ -247,12 +248,13 @@ class Episode:
             refusal = self._refusal(position, done, len(verdicts))
             if refusal is not None:
                 observations.append(_not_executed(call, refusal))
+                notes.append(None)
                 continue
             verdict = verdicts[position]
-            observation = await self._carry_out(call, verdict)
-            observations.append(observation)
+            observations.append(await self._carry_out(call, verdict))
+            notes.append(_note(verdict))
             done = isinstance(verdict.action, DoneAction)
-        return tuple(observations), done
+        return tuple(observations), notes, done
 
     async def _review(self, calls: Sequence[ToolCall]) -> list[Verdict]:
         """One verdict for each of `calls`; none when the time was over before the plugins had decided."""
@@ -288,6 +290,11 @@ class Episode:
 
 def _tokens(usage: Usage) -> int:
     return (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
+
+
+def _note(verdict: Verdict) -> str | None:
+    """What the model is told when plugins have put another action in the place of its own."""
+    return f"{verdict.decision}: {in_short(verdict.action)}" if verdict.decision.startswith("rewritten") else None
 
 
 def _not_executed(call: ToolCall, why: str) -> Observation:

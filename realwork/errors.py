@@ -42,7 +42,7 @@ class RealworkError(Exception):
 
 
 class InputError(RealworkError):
-    """What the user gave is wrong.
+    """What the user gave is wrong; its text names every problem in a line of its own.
 
     Attributes:
         problems: one sentence each, with the place and what to do; never empty.
@@ -51,6 +51,11 @@ class InputError(RealworkError):
     def __init__(self, message: str, *, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.problems = tuple(problems) or (message,)
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        further = self.problems if self.problems != (message,) else ()
+        return "\n".join([message, *(f"  - {problem}" for problem in further)])
 
 
 class InUse(InputError):

@@ -90,7 +90,7 @@ def tail(target: Target, run_id: RunId = None, address: Address = "auto") -> Non
                     break
                 trajectory_id, seen = told.message, seen + len(told.messages)
                 for message in told.messages:
-                    render_message(message)
+                    render_message(message, {})
                 time.sleep(LOOK_EVERY_S)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

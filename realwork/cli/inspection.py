@@ -1,5 +1,6 @@
 """`show`: the trajectories of the dataset."""
 
+from collections.abc import Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from realwork.cli.console import errors, number, results, seconds, table
+from realwork.cli.plugin_notes import decisions, plugin_notes, reward_by
 from realwork.config import is_url
 from realwork.errors import InputError
 from realwork.text import shorten
@@ -93,20 +95,24 @@ def _render(trajectory: Trajectory) -> None:
     if trajectory.fork_step is not None:
         results.print(Text(f"goes on after {trajectory.fork_step} steps of {trajectory.parent_trajectory_id}"))
         results.print()
+    decided = decisions(trajectory)
     for message in trajectory.messages:
-        render_message(message)
+        render_message(message, decided)
     for step in trajectory.steps:
         if step.state_snapshot is not None:
             results.print(Text(_taken(step.index, step.state_snapshot)))
     results.print(Rule("tests"))
     for test in trajectory.test_results:
         _render_test(test)
+    if notes := plugin_notes(trajectory):
+        results.print(Rule("plugins"))
+        results.print(Text("\n".join(notes)))
     results.print(Rule("outcome"))
     results.print(Text(_outcome(trajectory)))
 
 
-def render_message(message: Message) -> None:
-    """Print a message: who says it, the text, the tool calls."""
+def render_message(message: Message, decided: Mapping[str, str]) -> None:
+    """Print a message: who says it, the text, the tool calls; below each of those what plugins `decided` of it."""
     results.print(Text(message.role if message.name is None else f"{message.role} {message.name}", style="bold"))
     if message.content:
         results.print(Text(shorten(message.content, SHOWN_CHARACTERS)))
@@ -114,6 +120,8 @@ def render_message(message: Message) -> None:
         results.print(
             Text(f"-> {call.function.name} {shorten(call.function.arguments, SHOWN_CHARACTERS)}", style="cyan")
         )
+        if call.id in decided:
+            results.print(Text(f"   {decided[call.id]}", style="yellow"))
     results.print()
 
 
@@ -138,4 +146,6 @@ def _outcome(trajectory: Trajectory) -> str:
     tests = f"{trajectory.tests_passed} of {trajectory.tests_total} test commands passed"
     outside = trajectory.changed_outside
     lost = f"; {outside} files changed outside the working directory, which no test saw" if outside else ""
-    return f"{trajectory.status} ({trajectory.terminated_reason}), reward {trajectory.reward:.2f}: {tests}{lost}"
+    by = reward_by(trajectory)
+    reward = f"{trajectory.reward:.2f}" if by is None else f"{trajectory.reward:.2f} ({by})"
+    return f"{trajectory.status} ({trajectory.terminated_reason}), reward {reward}: {tests}{lost}"

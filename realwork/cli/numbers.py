@@ -7,6 +7,7 @@ from rich.text import Text
 
 from realwork.cli.console import number, results, seconds, table
 from realwork.cli.inspection import Directory
+from realwork.cli.plugin_notes import manager_notes
 
 if TYPE_CHECKING:
     from realwork.analysis.plugin_use import PluginStats
@@ -112,8 +113,9 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def _plugin(use: "PluginStats") -> str:
-    failed = f", {use.errors} failed" if use.errors else ""
-    if use.mean_s is None:
-        return f"{use.calls} calls{failed}"
-    p95 = f", 95% within {use.p95_s * 1000:.1f} ms" if use.p95_s is not None else ""
-    return f"{use.calls} calls{failed}, mean {use.mean_s * 1000:.1f} ms{p95}"
+    said = [f"{use.calls} calls"]
+    said += [f"{use.errors} failed"] if use.errors else []
+    said += [f"mean {use.mean_s * 1000:.1f} ms"] if use.mean_s is not None else []
+    said += [f"95% within {use.p95_s * 1000:.1f} ms"] if use.p95_s is not None else []
+    said += [f"the reward of {use.replaced_rewards} is its own"] if use.replaced_rewards else []
+    return ", ".join([*said, *manager_notes(use)])

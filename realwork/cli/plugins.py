@@ -1,6 +1,8 @@
 """`plugins`: what a run file loads of them."""
 
 import json
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 import typer
@@ -19,11 +21,15 @@ def plugins(file: File) -> None:
 
     Exit code 1: a self_check found a problem; 2: a plugin cannot be used at all.
     """
+    from realwork.distributed.hooks import pack
     from realwork.plugins.checking import check_plugins
     from realwork.plugins.loading import load_plugins
 
     run_file = load_run_file(file, needs_key=False)
-    found = check_plugins(load_plugins(run_file.config, folder=run_file.path.parent))
+    with redirect_stdout(sys.stderr):
+        loaded = load_plugins(run_file.config, folder=run_file.path.parent)
+        pack(loaded)
+        found = check_plugins(loaded)
     rows = table("Plugin", "Version", "Kind", "Hooks", "Priority", "Seconds", "Critical", "Self-check")
     for each in found:
         verdict = "-" if not each.checked else "ok" if each.problem is None else "failed"

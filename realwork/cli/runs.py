@@ -1,7 +1,9 @@
 """`run`, `demo` and `check`: what plays a run file, or says whether it could be played."""
 
 import os
+import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,6 +22,7 @@ from realwork.cli.console import (
     shown,
     table,
 )
+from realwork.cli.plugin_notes import manager_notes
 from realwork.cli.progress import Progress
 from realwork.cli.resuming import wanted_run
 from realwork.config import is_url
@@ -126,6 +129,7 @@ def run(
     _check_json_output(output)
     _warn(run_file)
     if dry_run:
+        _load_plugins(run_file)
         _print_plan(run_file)
         return
     _play(
@@ -169,7 +173,8 @@ def check(file: File, address: Address = None, sandbox: SandboxKind = None) -> N
 
     run_file = load_run_file(file, overrides={"sandbox_config": options.given(kind=sandbox)})
     _warn(run_file)
-    check_run(run_file, address=address, on_progress=_note)
+    with redirect_stdout(sys.stderr):  # what plugins print is no result
+        check_run(run_file, address=address, on_progress=_note)
     _print_plan(run_file)
     where = f"the cluster at {address}" if address else "this machine"
     results.print(f"ok: {file} can be run on {where} (the model's endpoint was not asked)", markup=False)
@@ -190,7 +195,7 @@ def _play(
     from realwork.api import run as play
 
     began = time.monotonic()
-    with Progress(quiet=quiet) as progress:
+    with redirect_stdout(sys.stderr), Progress(quiet=quiet) as progress:  # what plugins print is no result
         result = play(
             run_file,
             run_id=run_id,
@@ -213,6 +218,7 @@ def _report(result: "RunResult", run_file: RunFile, duration_s: float, *, quiet:
     if not quiet:
         _print_results(Path(result.directory))
         results.print(f"\n{seconds(duration_s)}. Parquet: {directory}/trajectories", markup=False)
+        _tell_decisions(result)
     if result.aborted:
         _note(f"The run was stopped: {result.aborted}")
     for cause, count in result.failures.items():
@@ -220,6 +226,18 @@ def _report(result: "RunResult", run_file: RunFile, duration_s: float, *, quiet:
     if result.exit_code in (1, 130):
         again = f"{own_command()} run {shown(run_file.path)} --resume {directory}"
         _note(f"To play what is missing, with the same flags: {again}")
+
+
+def _tell_decisions(result: "RunResult") -> None:
+    """Say what was left out of the plan, and what plugins decided between rollouts."""
+    from realwork.analysis.details import run_plugins
+
+    if skipped := sum(each.skipped for each in result.environments):
+        rollouts = "1 rollout was" if skipped == 1 else f"{skipped} rollouts were"
+        _note(f"{rollouts} made unnecessary by episode control or a plugin")
+    for name, use in run_plugins(Path(result.directory)).items():
+        for said in manager_notes(use.stats()):
+            _note(f"{name} {said}")
 
 
 def _where(result: "RunResult", run_file: RunFile) -> str:
@@ -245,6 +263,14 @@ def _print_results(directory: Path) -> None:
             number(each.mean_duration_s, ".1f"),
         )
     results.print(rows)
+
+
+def _load_plugins(run_file: RunFile) -> None:
+    """Find out whether all plugins can be used; what they print is no result."""
+    from realwork.plugins.loading import load_plugins
+
+    with redirect_stdout(sys.stderr):
+        load_plugins(run_file.config, folder=run_file.path.parent)
 
 
 def _print_plan(run_file: RunFile) -> None:

@@ -284,6 +284,8 @@ def test_a_rewritten_action_runs_rewritten():
     trajectory, backends = play([run("dir")], LS, hooks=Rewriting())
     assert "dir" not in backends.sandbox.commands
     assert trajectory.steps[0].observations[0].decision == "rewritten by guard"
+    answer = next(each for each in trajectory.messages if each.role == "tool")
+    assert answer.content.splitlines()[0] == "Note: rewritten by guard: ls"
 
 
 def test_a_background_command_says_where_its_output_goes():

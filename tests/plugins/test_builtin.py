@@ -43,6 +43,29 @@ HARMLESS = [
     "awk '{print $1}' f | xargs -n1 echo",
     "case x in a) ls;; esac",
     'echo "$(git log)"',
+    "./shutdown",
+    "/workspace/bin/reboot --dry-run",
+    "/shutdown",
+    "rm -rf ~/.cache/x",
+    "rm -rf $HOME/build",
+    "find /tmp/x -delete",
+    "find / -name '*.pyc' -delete",
+    "find / -type d -ls",
+    "find . -exec rm -rf {} +",
+    "echo reboot | sh script.sh",
+    "echo reboot | grep halt",
+    "echo reboot || sh",
+    "echo reboot; sh -c ls",
+    "cat <<< reboot",
+    "bash run.sh <<< reboot",
+    "watch -n 1 ls",
+    "trap - EXIT",
+    "trap 'rm -rf /tmp/x' EXIT INT",
+    "printf $'reboot\\n'",
+    "make > /dev/null",
+    "echo x > /dev/stderr",
+    "exec 3<>/dev/tcp/localhost/80",
+    "cat < /dev/sda",
 ]
 
 HARMFUL = [
@@ -95,6 +118,31 @@ HARMFUL = [
     "find . | xargs rm -rf /",
     "chmod -R 777 /",
     "rm -rf /tmp/x /",
+    "find / -delete",
+    "find / -xdev -type f -delete",
+    "find . -name x -exec reboot \\;",
+    "rm -rf ~",
+    "rm -rf ~/",
+    "rm -rf ~/*",
+    'rm -rf "$HOME"',
+    "rm -rf ${HOME}/",
+    'bash <<< "reboot"',
+    "<<< reboot sudo sh -s",
+    "echo reboot | sh",
+    "printf 'ls\\nreboot\\n' | sudo bash -x",
+    "echo 'rm -rf /' | tee script | sh -",
+    "watch -n1 reboot",
+    "watch -n 1 'ls; rm -rf /'",
+    "$'reboot'",
+    "$'\\x72eboot'",
+    "rm -rf $'/'",
+    "trap reboot EXIT",
+    "trap -- 'ls; reboot' EXIT",
+    "telinit 0",
+    "> /dev/sda",
+    "cat image >> /dev/nvme0n1",
+    "true >| '/dev/vda'",
+    "/usr/bin/../sbin/reboot",
 ]
 
 
@@ -118,15 +166,60 @@ def test_only_commands_are_looked_at():
     assert asyncio.run(SafetyFilter().filter_actions(actions, PluginContext())) == actions
 
 
-def test_commands_and_patterns_can_be_chosen():
-    assert is_blocked("curl http://x", blocked_commands=["curl"])
-    assert not is_blocked("shutdown", blocked_commands=["curl"])
-    assert is_blocked("pip install -qU x", blocked_patterns=["pip install -u"])
-    with pytest.raises(ValueError, match="lists of texts"):
-        SafetyFilter(blocked_commands="curl")
+def test_given_commands_and_patterns_are_blocked_beside_those_that_are_built_in():
+    more = {"blocked_commands": ["curl", "/opt/x/*"], "blocked_patterns": ["pip install -u", "> /etc/*"]}
+    for command in ("curl http://x", "/usr/bin/curl x", "/opt/x/y", "pip install -qU x", "echo > /etc/passwd"):
+        assert is_blocked(command, **more)
+        assert not is_blocked(command)
+    for command in ("sudo shutdown now", "rm -rf /", "mkfs.ext4 /dev/sda", "chmod -R 777 /", "find / -delete"):
+        assert is_blocked(command, **more)
+        assert not is_blocked(command, **more, defaults=False)
 
 
-@pytest.mark.parametrize("text", ["$(", "`a ", "sudo ", "x", '"$(`', "<<A\n", "eval ", '"\\', "(", "'"])
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"blocked_commands": "curl"}, "lists of texts"),
+        ({"blocked_commands": [1]}, "lists of texts"),
+        ({"blocked_commands": ["git push"]}, "'git push' has a space.*blocked_patterns"),
+        ({"blocked_commands": ["rm|dd"]}, "looks like a regular expression"),
+        ({"blocked_patterns": ["rm\\s+-rf.*"]}, "looks like a regular expression"),
+        ({"blocked_patterns": ["(unclosed"]}, "looks like a regular expression"),
+        ({"blocked_patterns": ["^git push$"]}, "looks like a regular expression"),
+        ({"blocked_patterns": ["rm -rf.*"]}, "'-rf.*' in 'rm -rf.*' is no option"),
+        ({"defaults": "no"}, "defaults must be true or false"),
+    ],
+)
+def test_what_can_never_match_is_refused(options, problem):
+    with pytest.raises(ValueError, match=problem.replace("(", "[(]")):
+        SafetyFilter(**options)
+
+
+def test_characters_of_regular_expressions_may_be_meant():
+    assert is_blocked("python -c 'import os; os.fork()'", blocked_patterns=["python -c *fork[(][)]*"])
+    assert is_blocked("g++ .x", blocked_patterns=["g++ .*"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$(",
+        "`a ",
+        "sudo ",
+        "x",
+        '"$(`',
+        "<<A\n",
+        "eval ",
+        '"\\',
+        "(",
+        "'",
+        "$'\\",
+        "echo a | sh | ",
+        "sh <<< ",
+        "watch ",
+        "find -exec ",
+    ],
+)
 def test_a_long_command_is_read_in_time_in_proportion_to_it(text):
     began = time.monotonic()
     is_blocked(text * (200_000 // len(text)))
@@ -154,6 +247,22 @@ def results(*successes):
 def test_the_manager_stops_when_an_environment_is_solved_or_has_had_enough(successes, goes_on):
     context = PluginContext({"results": results(*successes), "episode_count": len(successes)})
     assert asyncio.run(PerformanceRolloutManager().should_continue_rollout(context)) is goes_on
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"success_threshold": "x"}, "success_threshold must be a number above 0 and at most 1, not 'x'"),
+        ({"success_threshold": True}, "success_threshold must be a number"),
+        ({"success_threshold": 0}, "above 0 and at most 1, not 0"),
+        ({"min_episodes": 2.5}, "min_episodes must be a whole number of at least 1, not 2.5"),
+        ({"max_episodes": 0}, "max_episodes must be a whole number of at least 1, not 0"),
+        ({"max_episodes": 2}, "min_episodes .3. must not be above max_episodes .2."),
+    ],
+)
+def test_the_managers_settings_are_checked(settings, problem):
+    with pytest.raises(ValueError, match=problem):
+        PerformanceRolloutManager(**settings)
 
 
 def test_the_analyzer_counts_actions_and_errors_and_names_the_slowest_steps():
