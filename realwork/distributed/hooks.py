@@ -17,12 +17,14 @@ from ray import cloudpickle
 from ray.exceptions import RayError, WorkerCrashedError
 
 from realwork.errors import InputError, PluginError, RealworkError, blame
+from realwork.plugins.answers import Answer
 from realwork.plugins.base import BasePlugin
-from realwork.plugins.calls import Answer, HookCall, call_plugin, explain, with_environment
+from realwork.plugins.calls import call_plugin, explain, with_environment
 from realwork.plugins.dispatch import PluginHooks
 from realwork.plugins.hooks import Hooks, NoHooks
 from realwork.plugins.loading import LoadedPlugin
 from realwork.plugins.panel import CallPlugin, PackedPlugin
+from realwork.plugins.told import HookCall
 from realwork.types import RolloutSpec
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from realwork.config import EnvironmentConfig
 from realwork.plugins.base import PluginHookType
-from realwork.plugins.calls import HookCall
 from realwork.plugins.hooks import LONGEST_CHAIN, Refuse, Verdict
 from realwork.plugins.panel import CallPlugin, PackedPlugin, Panel
+from realwork.plugins.told import HookCall
 from realwork.types import Action, InvalidAction, NamedReward, Observation, RolloutSpec, Trajectory
 
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from realwork.config import RunConfig
+from realwork.plugins.answers import Strategy
 from realwork.plugins.base import PluginHookType
-from realwork.plugins.calls import HookCall, Strategy
 from realwork.plugins.panel import CallPlugin, PackedPlugin, Panel
+from realwork.plugins.told import HookCall
 from realwork.types import Record, RolloutSummary
 
 

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Protocol
 from pydantic import Field
 
 from realwork.errors import PluginError
+from realwork.plugins.answers import Answer
 from realwork.plugins.base import PluginHookType, PluginType
-from realwork.plugins.calls import Answer, HookCall
+from realwork.plugins.told import HookCall
 from realwork.types import Record
 
 PATIENCE = 3
