@@ -102,13 +102,13 @@ class RayCalls:
         called = self._tasks[plugin.name].remote(self._codes[plugin.name], call, state)
         try:
             answer: Answer = await called
+        except WorkerCrashedError:
+            return Answer(error=f"{call.hook}: its process ended before it answered", lost=True, state=state)
+        except RayError as error:  # what a task raised may be a CancelledError too
+            return Answer(error=f"{call.hook}: the call was lost ({explain(error)})", lost=True, state=state)
         except asyncio.CancelledError:
             ray.cancel(called, force=True)
             raise
-        except WorkerCrashedError:
-            return Answer(error=f"{call.hook}: its process ended before it answered", lost=True, state=state)
-        except RayError as error:
-            return Answer(error=f"{call.hook}: the call was lost ({explain(error)})", lost=True, state=state)
         return answer
 
 
@@ -155,15 +155,20 @@ class _Builtins:
 
 
 def call_packed(packed: tuple[bytes, dict[str, str]], call: HookCall, state: bytes) -> Answer:
-    """What the plugin, pickled and with its environment variables, answers when it is called in this process."""
+    """What the plugin, pickled and with its environment variables, answers when it is called in this process.
+
+    It never raises: what comes out of a plugin's code is its own, an interruption and a cancellation too.
+    """
     code, variables = packed
     with with_environment(variables):
         try:
             with blame(PluginError, "it cannot be unpickled"):
                 plugin = pickle.loads(code)
+            return asyncio.run(call_plugin(plugin, call, state))
         except RealworkError as error:
             return Answer(error=f"{call.hook}: {explain(error)}", state=state)
-        return asyncio.run(call_plugin(plugin, call, state))
+        except BaseException as error:  # noqa: BLE001 - the boundary: who waits would take it for an end of his own
+            return Answer(error=f"{call.hook}: its code failed ({type(error).__name__})", state=state)
 
 
 def rollout_hooks(plugins: Sequence[PackedPlugin], spec: RolloutSpec, calls: CallPlugin) -> Hooks:

@@ -5,6 +5,7 @@ Guarantees: whatever the plugin's code does short of ending the process becomes 
 
 import os
 import pickle
+import re
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +19,11 @@ from realwork.text import shorten, valid_text
 
 LARGEST_STATE_BYTES = 1 << 20
 LONGEST_ERROR = 1000
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 async def call_plugin(plugin: BasePlugin, call: HookCall, state: bytes = b"") -> Answer:
-    """Call `plugin` in this process. Never raises but for cancellation."""
+    """Call `plugin` in this process. Never raises but for cancellation, by whomever, and `KeyboardInterrupt`."""
     try:
         with blame(PluginError, "its code failed"):
             return await _call(plugin, call, state)
@@ -72,7 +74,7 @@ def with_environment(variables: Mapping[str, str]) -> Iterator[None]:
 def explain(error: BaseException) -> str:
     """What went wrong in a plugin, and in which line of it, if that is known."""
     cause = error.__cause__ or error
-    said = shorten(str(error).strip(), LONGEST_ERROR)
+    said = shorten(_ANSI.sub("", str(error)).strip(), LONGEST_ERROR)
     where = [] if isinstance(cause, RealworkError) else [type(cause).__name__]
     frames = traceback.extract_tb(cause.__traceback__) if error.__cause__ is not None else []
     if frames:

@@ -32,8 +32,11 @@ HOMESICK = """
             raise RuntimeError("not at home")
         self.__dict__ = state
 """
+CANCELLED = "import asyncio; task = asyncio.create_task(asyncio.sleep(9)); task.cancel(); await task"
 ODD = {
     "raises": evaluating("raises", "raise ValueError('boom')"),
+    "cancelled": evaluating("cancelled", CANCELLED),
+    "moody": managing("moody", CANCELLED, "return {}"),
     "hangs": watching("hangs", "post_action", "time.sleep(300)"),
     "exits": filtering("exits", "os._exit(3)"),
     "killed": modifying("killed", "import signal; os.kill(os.getpid(), signal.SIGKILL)"),
@@ -75,16 +78,18 @@ def test_a_run_ends_complete_whatever_its_plugins_do_and_the_rows_say_it(tmp_pat
         assert said["custom_analyzer"]["analysis"] == {"custom_metric": 42}
         assert said["custom_analyzer"]["suggestions"] == ["Custom suggestion based on analysis"]
         errors = {name: each["error"] for name, each in said.items() if "error" in each}
-        assert errors.keys() == {"raises", "hangs", "exits", "killed", "nonsense", "locked", "homesick"}
+        assert errors.keys() == {"raises", "cancelled", "hangs", "exits", "killed", "nonsense", "locked", "homesick"}
         assert "cannot pickle" in errors["locked"]
         assert "it cannot be unpickled: not at home" in errors["homesick"]
         assert "boom (ValueError, raises.py, line" in errors["raises"]
+        assert errors["cancelled"] == "post_test: its code failed (CancelledError)"
         assert errors["hangs"] == "post_action: gave no answer for 3 s"
         assert "its process ended before it answered" in errors["exits"]
         assert "its process ended before it answered" in errors["killed"]
         assert "must answer with a list of actions, not str" in errors["nonsense"]
         assert said["slow"]["calls"] == 4
         assert said["slow"]["seconds"] >= 4 * 0.3
+    assert "plugin moody: post_episode: its code failed (CancelledError)" in plain(played.stderr)
     assert "plugin unsure: post_episode: should_continue_rollout must answer true or false" in plain(played.stderr)
     total = json.loads(realwork("stats", "--json", tmp_path / "out" / "odd", cwd=tmp_path).stdout)["total"]["plugins"]
     assert (total["slow"]["calls"], total["slow"]["errors"], total["slow"]["p95_s"] >= 0.3) == (8, 0, True)
@@ -168,7 +173,7 @@ def play_locally(file, run_id, *, sandbox="docker"):
 
 def test_a_local_run_plays_everything_in_this_process_without_ray(docker_image, tmp_path):
     here = evaluating("here", "return {'pid': os.getpid()}")
-    odd = {name: ODD[name] for name in ("raises", "hangs", "slow")}
+    odd = {name: ODD[name] for name in ("raises", "cancelled", "moody", "hangs", "slow")}
     file = with_plugins(
         tmp_path,
         odd | {"here": here},
@@ -183,7 +188,7 @@ def test_a_local_run_plays_everything_in_this_process_without_ray(docker_image, 
     for row in found:
         assert {each["name"]: each["value"] for each in row["rewards"]}["pid"] == said["pid"]
         plugins = json.loads(row["plugin_data"])
-        assert {name for name, each in plugins.items() if "error" in each} == {"raises", "hangs"}
+        assert {name for name, each in plugins.items() if "error" in each} == {"raises", "cancelled", "hangs"}
     assert own_containers("local") == []
     again, told = play_locally(file, "local")
     assert (again["exit"], "nothing is missing" in told) == (0, True)

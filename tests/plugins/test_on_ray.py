@@ -77,6 +77,8 @@ def test_every_kind_answers_from_a_task(plugins):
         ("os._exit(1)", "its process ended before it answered"),
         ("sys.exit(1)", "SystemExit"),
         ("import signal; os.kill(os.getpid(), signal.SIGKILL)", "its process ended before it answered"),
+        ("import asyncio; raise asyncio.CancelledError", "pre_action: its code failed (CancelledError)"),
+        ("raise KeyboardInterrupt", "pre_action: its code failed (KeyboardInterrupt)"),
         ("return 'nonsense'", "must answer with a list of actions, not str"),
         ("raise type('Own', (Exception,), {'__init__': lambda self, a, b: None})(1, 2)", "Own"),
     ],
