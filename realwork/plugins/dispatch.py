@@ -24,6 +24,7 @@ class PluginHooks:
         self._panel = Panel(plugins, call)
         self._spec = spec
         self._replies = 0
+        self.modified_by: Sequence[str] = ()
 
     async def modify(self, environment: EnvironmentConfig, refuse: Refuse) -> EnvironmentConfig:
         """The environment that the rollout runs with, after each modifier in turn."""
@@ -39,6 +40,7 @@ class PluginHooks:
                 continue
             self._panel.say(plugin, changed=_changes(environment, answer.environment))
             environment = answer.environment
+            self.modified_by = (*self.modified_by, plugin.name)
         self._panel.raise_critical()
         return environment
 

@@ -25,7 +25,13 @@ class Verdict(Record):
 
 
 class Hooks(Protocol):
-    """Plugins of one rollout. No method raises but for a plugin that is configured as critical (`PluginError`)."""
+    """Plugins of one rollout. No method raises but for a plugin that is configured as critical (`PluginError`).
+
+    Attributes:
+        modified_by: names of the plugins that have changed the environment.
+    """
+
+    modified_by: Sequence[str]
 
     async def modify(self, environment: EnvironmentConfig, refuse: Refuse) -> EnvironmentConfig:
         """The environment that the rollout runs with; none that `refuse` has something against."""
@@ -51,6 +57,8 @@ class Hooks(Protocol):
 
 class NoHooks:
     """The hooks of a rollout without plugins."""
+
+    modified_by: Sequence[str] = ()
 
     async def modify(self, environment: EnvironmentConfig, refuse: Refuse) -> EnvironmentConfig:
         return environment
