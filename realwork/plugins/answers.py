@@ -69,10 +69,15 @@ class Answer(Record):
     lost: bool = False
 
 
+class UnclearError(PluginError):
+    """A filter's answer does not say which of the given actions became what."""
+
+
 def checked(plugin: BasePlugin, call: HookCall, context: PluginContext) -> Answer:
     """What `plugin` has left in `context`.
 
     Raises:
+        UnclearError: it does not say what becomes of each action.
         PluginError: it is none of what `call` asks for; pydantic's `ValidationError` likewise.
     """
     match plugin, call.hook:
@@ -93,8 +98,7 @@ def checked(plugin: BasePlugin, call: HookCall, context: PluginContext) -> Answe
 def _filtered(plugin: ActionFilterPlugin, given: Sequence[Action], answered: Any) -> tuple[Filtered, ...]:
     if not isinstance(answered, list | tuple):
         raise PluginError(f"it must answer with a list of actions, not {type(answered).__name__}")
-    own = {id(action) for action in given}
-    kept = [action if id(action) in own else _action(action) for action in answered]
+    kept = [_action(action) for action in answered]
     result: list[Filtered] = []
     for what, begin, end, first, last in SequenceMatcher(None, given, kept, autojunk=False).get_opcodes():
         if what == "equal" or (what == "replace" and end - begin == last - first):
@@ -105,7 +109,7 @@ def _filtered(plugin: ActionFilterPlugin, given: Sequence[Action], answered: Any
                 for action in given[begin:end]
             ]
         else:
-            raise PluginError("it answered with actions that are not the given ones, nor as many")
+            raise UnclearError("it answered with actions that are not the given ones, nor as many")
     return tuple(result)
 
 

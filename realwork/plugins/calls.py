@@ -9,10 +9,9 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from realwork.errors import PluginError, RealworkError, blame
-from realwork.plugins.answers import Answer, checked
+from realwork.plugins.answers import Answer, Filtered, UnclearError, checked
 from realwork.plugins.base import BasePlugin, PluginContext
 from realwork.plugins.told import HookCall
 from realwork.text import shorten, valid_text
@@ -32,24 +31,46 @@ async def call_plugin(plugin: BasePlugin, call: HookCall, state: bytes = b"") ->
 
 
 async def _call(plugin: BasePlugin, call: HookCall, state: bytes) -> Answer:
-    given = call.context()
-    context = PluginContext((pickle.loads(state) if state else {}) | given)
     if not await plugin.initialize():
         raise PluginError("initialize() returned false")
     try:
-        answered = await plugin.execute(call.hook, context)
+        context = await _executed(plugin, call, _context(call, state))
+        try:
+            answer = checked(plugin, call, context)
+        except UnclearError:
+            context, answer = await _one_at_a_time(plugin, call, state)
     finally:
         await plugin.cleanup()
+    return answer.model_copy(update={"state": _kept(context, call)})
+
+
+def _context(call: HookCall, state: bytes) -> PluginContext:
+    return PluginContext((pickle.loads(state) if state else {}) | call.context())
+
+
+async def _executed(plugin: BasePlugin, call: HookCall, context: PluginContext) -> PluginContext:
+    answered = await plugin.execute(call.hook, context)
     if not isinstance(answered, PluginContext):
         raise PluginError(f"execute() must return the context, not {type(answered).__name__}")
-    answer = checked(plugin, call, answered)
-    return answer.model_copy(update={"state": _kept(answered, given)})
+    return answered
 
 
-def _kept(context: PluginContext, given: dict[str, Any]) -> bytes:
+async def _one_at_a_time(plugin: BasePlugin, call: HookCall, state: bytes) -> tuple[PluginContext, Answer]:
+    """Ask a filter of each action alone, as if it had not been asked of all; the context after that, and its answer."""
+    context, filtered = _context(call, state), list[Filtered]()
+    for action in call.actions or ():
+        alone = call.model_copy(update={"actions": (action,)})
+        context.update(alone.context())
+        context = await _executed(plugin, alone, context)
+        filtered += checked(plugin, alone, context).filtered or ()
+    return context, Answer(filtered=tuple(filtered))
+
+
+def _kept(context: PluginContext, call: HookCall) -> bytes:
     """What the plugin set under keys of its own, pickled."""
     answers = {"analysis", "suggestions", "evaluation", "should_continue", "strategy"}
-    own = {key: value for key, value in context.as_dict().items() if key not in given and key not in answers}
+    given = call.context().keys() | answers
+    own = {key: value for key, value in context.as_dict().items() if key not in given}
     state = pickle.dumps(own) if own else b""
     if len(state) > LARGEST_STATE_BYTES:
         raise PluginError(f"what it keeps in the context is larger than {LARGEST_STATE_BYTES >> 20} MiB")

@@ -23,7 +23,7 @@ class HookCall(Record):
     results: tuple[RolloutSummary, ...] | None = None
 
     def context(self) -> dict[str, Any]:
-        """The keys and values of the plugin's context."""
+        """The keys and values of the plugin's context; what it may answer with changes is its own copy."""
         keys: dict[str, Any] = {"results": self.results, "action": self.action, "result": self.result}
         if self.spec is not None:
             keys |= {
@@ -34,9 +34,9 @@ class HookCall(Record):
         if self.config is not None:
             keys |= {"environments": self.config.environments, "config": self.config}
         if self.actions is not None:
-            keys["actions"] = list(self.actions)
+            keys["actions"] = [action.model_copy(deep=True) for action in self.actions]
         if self.environment is not None:
-            keys["environment_config"] = self.environment
+            keys["environment_config"] = self.environment.model_copy(deep=True)
         if self.trajectory is not None:
             keys |= {
                 "trajectory": self.trajectory,

@@ -89,7 +89,7 @@ def test_of_two_equal_actions_one_can_be_left_out(plugins):
         ("return 42", "not int"),
         ("return ['ls']", "validation error"),
         ("return actions + actions", "not the given ones"),
-        ("return [CommandAction(command='x')]", "not the given ones"),
+        ("return [CommandAction(command='x')] * (3 if len(actions) == 2 else 2)", "not the given ones"),
         ("return [CommandAction(command='a\\0b'), actions[1]]", "NUL"),
         ("return [CommandAction(command='\\ud800'), actions[1]]", "valid text"),
         ("return [actions[0].model_copy(update={'command': 3}), actions[1]]", "validation error"),
@@ -102,6 +102,28 @@ def test_a_filter_that_fails_or_talks_nonsense_allows_everything_and_is_recorded
     assert decisions(verdicts) == ["allowed", "allowed"]
     assert said in row["odd"]["error"]
     assert row["odd"]["errors"] == 1
+
+
+def test_a_filter_that_blocks_an_action_and_rewrites_its_neighbour_is_asked_of_each_alone(plugins):
+    code = "return [each.model_copy(update={'command': 'id -u'}) for each in actions if each.command != 'pwd']"
+    text = filtering("both", code) + "\n    def block_reason(self, action):\n        return 'no pwd'\n"
+    id_ = CommandAction(command="id")
+    verdicts, said = review(plugins, text, actions=(LS, PWD, id_))
+    assert decisions(verdicts) == ["rewritten by both", "blocked by both: no pwd", "rewritten by both"]
+    assert "error" not in said["both"]
+    assert said["both"]["calls"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["object.__setattr__(actions[0], 'command', 'id')", "actions[0].__dict__['command'] = 'id'"],
+)
+def test_an_action_that_a_filter_changes_in_place_is_a_change_like_any_other(plugins, change):
+    verdicts, said = review(plugins, filtering("sly", f"{change}; return actions"))
+    assert decisions(verdicts) == ["rewritten by sly", "allowed"]
+    assert said["sly"]["rewritten"][0]["from"]["command"] == "ls"
+    verdicts, said = review(plugins, filtering("sly", f"{change.replace(repr('id'), '3')}; return actions"))
+    assert "validation error" in said["sly"]["error"]
 
 
 def test_a_critical_plugin_that_fails_raises_with_its_name(plugins):
