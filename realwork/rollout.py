@@ -122,6 +122,7 @@ async def run_rollout(
     with _recorded(record):
         if not record.is_cancelled:
             return await hooks.evaluate(record.trajectory())
+    hooks.close()
     return hooks.annotate(record.trajectory())
 
 

@@ -17,7 +17,7 @@ from ray import cloudpickle
 from ray.exceptions import RayError, WorkerCrashedError
 
 from realwork.errors import InputError, PluginError, RealworkError, blame
-from realwork.plugins.answers import Answer
+from realwork.plugins.answers import Answer, State
 from realwork.plugins.base import BasePlugin
 from realwork.plugins.calls import call_plugin, explain, with_environment
 from realwork.plugins.dispatch import PluginHooks
@@ -90,7 +90,7 @@ class RayCalls:
         self._codes: dict[str, Any] = {}
         self._builtins = _Builtins()
 
-    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: bytes) -> Answer:
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State) -> Answer:
         """What `plugin` answers; a call that is cancelled ends, with its process."""
         if plugin.builtin:
             return await self._builtins(plugin, call, state)
@@ -103,9 +103,9 @@ class RayCalls:
         try:
             answer: Answer = await called
         except WorkerCrashedError:
-            return Answer(error=f"{call.hook}: its process ended before it answered", lost=True, state=state)
+            return Answer(error=f"{call.hook}: its process ended before it answered", lost=True)
         except RayError as error:  # what a task raised may be a CancelledError too
-            return Answer(error=f"{call.hook}: the call was lost ({explain(error)})", lost=True, state=state)
+            return Answer(error=f"{call.hook}: the call was lost ({explain(error)})", lost=True)
         except asyncio.CancelledError:
             ray.cancel(called, force=True)
             raise
@@ -121,7 +121,7 @@ class LocalCalls:
     def __init__(self) -> None:
         self._builtins = _Builtins()
 
-    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: bytes) -> Answer:
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State) -> Answer:
         """What `plugin` answers."""
         if plugin.builtin:
             return await self._builtins(plugin, call, state)
@@ -148,13 +148,13 @@ class _Builtins:
     def __init__(self) -> None:
         self._loaded: dict[str, BasePlugin] = {}
 
-    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: bytes) -> Answer:
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State) -> Answer:
         if plugin.name not in self._loaded:
             self._loaded[plugin.name] = pickle.loads(plugin.code)
         return await call_plugin(self._loaded[plugin.name], call, state)
 
 
-def call_packed(packed: tuple[bytes, dict[str, str]], call: HookCall, state: bytes) -> Answer:
+def call_packed(packed: tuple[bytes, dict[str, str]], call: HookCall, state: State) -> Answer:
     """What the plugin, pickled and with its environment variables, answers when it is called in this process.
 
     It never raises: what comes out of a plugin's code is its own, an interruption and a cancellation too.
@@ -166,9 +166,9 @@ def call_packed(packed: tuple[bytes, dict[str, str]], call: HookCall, state: byt
                 plugin = pickle.loads(code)
             return asyncio.run(call_plugin(plugin, call, state))
         except RealworkError as error:
-            return Answer(error=f"{call.hook}: {explain(error)}", state=state)
+            return Answer(error=f"{call.hook}: {explain(error)}")
         except BaseException as error:  # noqa: BLE001 - the boundary: who waits would take it for an end of his own
-            return Answer(error=f"{call.hook}: its code failed ({type(error).__name__})", state=state)
+            return Answer(error=f"{call.hook}: its code failed ({type(error).__name__})")
 
 
 def rollout_hooks(plugins: Sequence[PackedPlugin], spec: RolloutSpec, calls: CallPlugin) -> Hooks:

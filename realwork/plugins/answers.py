@@ -6,7 +6,7 @@ only its next call opens.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from numbers import Real
 from typing import Any
@@ -34,6 +34,10 @@ LARGEST_ANSWER_BYTES = 1 << 20
 LONGEST_REASON = 1000
 
 
+State = Mapping[str, bytes]
+"""What a plugin keeps for its next call: each value pickled, so that only that call opens it."""
+
+
 class Filtered(Record):
     """What a filter made of one action: the action to carry out, or null and why it was left out."""
 
@@ -54,7 +58,7 @@ class Answer(Record):
     Attributes:
         data: JSON text of what an analyzer found.
         rewards: an evaluator's named rewards, in its order.
-        state: the context's keys of the plugin's own, pickled; empty when there are none.
+        state: those of the context's keys of the plugin's own that are new or changed, each pickled.
         lost: whether the process ended or gave no answer in time, so that a further call would cost as much.
     """
 
@@ -64,7 +68,7 @@ class Answer(Record):
     rewards: tuple[tuple[str, float], ...] | None = None
     go_on: bool = True
     strategy: Strategy | None = None
-    state: bytes = b""
+    state: dict[str, bytes] = {}
     error: str | None = None
     lost: bool = False
 

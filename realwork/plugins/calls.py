@@ -9,28 +9,30 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from realwork.errors import PluginError, RealworkError, blame
-from realwork.plugins.answers import Answer, Filtered, UnclearError, checked
+from realwork.plugins.answers import Answer, Filtered, State, UnclearError, checked
 from realwork.plugins.base import BasePlugin, PluginContext
 from realwork.plugins.told import HookCall
 from realwork.text import shorten, valid_text
 
 LARGEST_STATE_BYTES = 1 << 20
 LONGEST_ERROR = 1000
+NOTHING: State = MappingProxyType({})
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-async def call_plugin(plugin: BasePlugin, call: HookCall, state: bytes = b"") -> Answer:
+async def call_plugin(plugin: BasePlugin, call: HookCall, state: State = NOTHING) -> Answer:
     """Call `plugin` in this process. Never raises but for cancellation, by whomever, and `KeyboardInterrupt`."""
     try:
         with blame(PluginError, "its code failed"):
             return await _call(plugin, call, state)
     except (RealworkError, SystemExit) as error:
-        return Answer(error=f"{call.hook}: {explain(error)}", state=state)
+        return Answer(error=f"{call.hook}: {explain(error)}")
 
 
-async def _call(plugin: BasePlugin, call: HookCall, state: bytes) -> Answer:
+async def _call(plugin: BasePlugin, call: HookCall, state: State) -> Answer:
     if not await plugin.initialize():
         raise PluginError("initialize() returned false")
     try:
@@ -41,11 +43,11 @@ async def _call(plugin: BasePlugin, call: HookCall, state: bytes) -> Answer:
             context, answer = await _one_at_a_time(plugin, call, state)
     finally:
         await plugin.cleanup()
-    return answer.model_copy(update={"state": _kept(context, call)})
+    return answer.model_copy(update={"state": _kept(context, call, state)})
 
 
-def _context(call: HookCall, state: bytes) -> PluginContext:
-    return PluginContext((pickle.loads(state) if state else {}) | call.context())
+def _context(call: HookCall, state: State) -> PluginContext:
+    return PluginContext({key: pickle.loads(value) for key, value in state.items()} | call.context())
 
 
 async def _executed(plugin: BasePlugin, call: HookCall, context: PluginContext) -> PluginContext:
@@ -55,7 +57,7 @@ async def _executed(plugin: BasePlugin, call: HookCall, context: PluginContext) 
     return answered
 
 
-async def _one_at_a_time(plugin: BasePlugin, call: HookCall, state: bytes) -> tuple[PluginContext, Answer]:
+async def _one_at_a_time(plugin: BasePlugin, call: HookCall, state: State) -> tuple[PluginContext, Answer]:
     """Ask a filter of each action alone, as if it had not been asked of all; the context after that, and its answer."""
     context, filtered = _context(call, state), list[Filtered]()
     for action in call.actions or ():
@@ -66,15 +68,13 @@ async def _one_at_a_time(plugin: BasePlugin, call: HookCall, state: bytes) -> tu
     return context, Answer(filtered=tuple(filtered))
 
 
-def _kept(context: PluginContext, call: HookCall) -> bytes:
-    """What the plugin set under keys of its own, pickled."""
-    answers = {"analysis", "suggestions", "evaluation", "should_continue", "strategy"}
-    given = call.context().keys() | answers
-    own = {key: value for key, value in context.as_dict().items() if key not in given}
-    state = pickle.dumps(own) if own else b""
-    if len(state) > LARGEST_STATE_BYTES:
+def _kept(context: PluginContext, call: HookCall, state: State) -> dict[str, bytes]:
+    """What the plugin set or changed under keys of its own, pickled."""
+    given = call.context().keys() | {"analysis", "suggestions", "evaluation", "should_continue", "strategy"}
+    own = {key: pickle.dumps(value) for key, value in context.as_dict().items() if key not in given}
+    if sum(map(len, own.values())) > LARGEST_STATE_BYTES:
         raise PluginError(f"what it keeps in the context is larger than {LARGEST_STATE_BYTES >> 20} MiB")
-    return state
+    return {key: value for key, value in own.items() if state.get(key) != value}
 
 
 @contextmanager

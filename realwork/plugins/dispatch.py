@@ -90,7 +90,7 @@ class PluginHooks:
     async def evaluate(self, trajectory: Trajectory) -> Trajectory:
         """`trajectory` with what evaluators, if it is graded, and analyzers add to it."""
         if trajectory.status == "cancelled":
-            await self._panel.cut()
+            self.close()
             return self.annotate(trajectory)
         await self.settle()
         if trajectory.graded:
@@ -108,6 +108,10 @@ class PluginHooks:
     async def settle(self) -> None:
         """Wait, as long as one call may take, for those who were told of something; what has not ended then is cut."""
         await self._panel.settle(self._panel.longest_s())
+
+    def close(self) -> None:
+        """End the calls of those who were told of something."""
+        self._panel.cut()
 
     async def _judge(self, trajectory: Trajectory) -> Trajectory:
         """`trajectory` with the evaluators' rewards; the first of them that names `reward` replaces the tests'."""

@@ -51,6 +51,9 @@ class Hooks(Protocol):
     async def settle(self) -> None:
         """Wait, within their time, for those who were told of something."""
 
+    def close(self) -> None:
+        """End the calls of those who were told of something; nothing is waited for."""
+
     def annotate(self, trajectory: Trajectory) -> Trajectory:
         """`trajectory` with what the plugins have said so far."""
 
@@ -76,6 +79,9 @@ class NoHooks:
         return trajectory
 
     async def settle(self) -> None:
+        return None
+
+    def close(self) -> None:
         return None
 
     def annotate(self, trajectory: Trajectory) -> Trajectory:

@@ -10,6 +10,7 @@ from realwork.errors import (
     ModelError,
     ModelRefused,
     ModelTimeout,
+    PluginError,
     SandboxError,
     SandboxLost,
 )
@@ -155,6 +156,21 @@ def test_a_failing_init_command_fails_the_environment_with_the_tail_of_its_outpu
     assert trajectory.error_message.endswith("no such package")
     assert summarize(trajectory).fails_environment
     assert trajectory.terminated_reason == "environment_error"
+
+
+def test_plugins_that_fail_a_rollout_leave_no_call_behind():
+    class Failing(NoHooks):
+        closed = False
+
+        async def evaluate(self, trajectory):
+            raise PluginError("the critical plugin p failed")
+
+        def close(self):
+            self.closed = True
+
+    hooks = Failing()
+    trajectory, _ = play([says("done")], hooks=hooks)
+    assert (trajectory.failure_cause, trajectory.reward, hooks.closed) == ("plugin", None, True)
 
 
 class Changing(NoHooks):

@@ -20,5 +20,5 @@ CALL = HookCall(hook=PluginHookType.PRE_ACTION, spec=SPEC, actions=(LS,))
 def test_whatever_a_plugin_raises_becomes_an_answer(plugins, name):
     (packed,) = pack(plugins.users(filtering("odd", f"import asyncio; raise {name}")))
     said = f"pre_action: its code failed ({name.rpartition('.')[2]})"
-    assert call_packed((packed.code, {}), CALL, b"").error == said
-    assert asyncio.run(LocalCalls()(packed, CALL, b"")).error == said
+    assert call_packed((packed.code, {}), CALL, {}).error == said
+    assert asyncio.run(LocalCalls()(packed, CALL, {})).error == said

@@ -8,7 +8,7 @@ from realwork.errors import PluginError
 from realwork.plugins.dispatch import PluginHooks
 from realwork.types import CommandAction, Observation, RolloutSpec
 from tests.dataset.records import failed, graded
-from tests.plugins.modules import EXAMPLE, evaluating, filtering, modifying, watching
+from tests.plugins.modules import EXAMPLE, evaluating, filtering, modifying, module, watching
 
 SPEC = RolloutSpec(run_id="r", environment_id="calc", sample_index=0)
 ENVIRONMENT = EnvironmentConfig(
@@ -283,3 +283,93 @@ def test_watchers_that_never_end_are_cut_and_recorded(plugins):
             return json.loads((await hooks.evaluate(graded())).plugin_data)
 
     assert asyncio.run(played())["watch"]["error"].startswith("post_action: ")
+
+
+WATCHES_AND_FILTERS = """    async def filter_actions(self, actions, context):
+        context.set('answered', context.get('answered', 0) + 1)
+        return [CommandAction(command=f"{context.get('answered')} {context.get('watched')}")]
+
+    async def execute(self, hook, context):
+        if hook == 'post_action':
+            import asyncio; await asyncio.sleep(0.3)
+            context.set('watched', context.get('watched', 0) + 1)
+            return context
+        return await super().execute(hook, context)
+"""
+
+
+def test_answers_do_not_wait_for_what_the_same_plugin_watches_and_both_remember(plugins):
+    async def played():
+        hooks, _ = hooks_of(plugins, module("ActionFilterPlugin", "both", WATCHES_AND_FILTERS, hooks=["post_action"]))
+        began, said = asyncio.get_running_loop().time(), []
+        for _ in range(2):
+            hooks.acted(LS, Observation(call_id="c", tool_name="t", status="ok"))
+            await asyncio.sleep(0.01)
+            said.append((await hooks.review([LS]))[0].action.command)
+        waited = asyncio.get_running_loop().time() - began
+        await hooks.settle()
+        said.append((await hooks.review([LS]))[0].action.command)
+        return waited, said
+
+    waited, said = asyncio.run(played())
+    assert waited < 0.3
+    assert said == ["1 None", "2 None", "3 2"]
+
+
+def test_a_call_that_the_end_of_an_episode_cuts_is_no_failure_not_even_of_a_critical_plugin(plugins):
+    slow = filtering("slow", "import asyncio; await asyncio.sleep(60); return actions")
+
+    async def played():
+        hooks, _ = hooks_of(plugins, plugins.entry(slow, critical=True))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await hooks.review([LS])
+        return await hooks.evaluate(graded(passed=1))
+
+    trajectory = asyncio.run(played())
+    said = json.loads(trajectory.plugin_data)["slow"]
+    assert (trajectory.reward, said["cut"], said.get("error")) == (0.5, 1, None)
+
+
+def test_only_losses_in_a_row_are_counted(plugins):
+    code = "self.n = getattr(self, 'n', 0) + 1; import asyncio; await asyncio.sleep(0 if self.n % 3 == 0 else 9)"
+
+    async def played():
+        hooks, calls = hooks_of(plugins, plugins.entry(filtering("odd", f"{code}; return actions"), timeout=0.03))
+        for _ in range(7):
+            await hooks.review([LS])
+        return len(calls.calls)
+
+    assert asyncio.run(played()) == 7
+
+
+def test_a_rollout_that_is_cancelled_leaves_no_call_behind(plugins):
+    code = "import asyncio; await asyncio.sleep(60)"
+
+    async def played():
+        hooks, _ = hooks_of(plugins, watching("watch", "pre_test", code))
+        hooks.testing()
+        await asyncio.sleep(0.01)
+        hooks.close()
+        await asyncio.sleep(0.01)
+        return asyncio.all_tasks() - {asyncio.current_task()}, data(hooks)
+
+    left, said = asyncio.run(played())
+    assert (left, said["watch"]["cut"], said["watch"].get("error")) == (set(), 1, None)
+
+
+def test_watchers_are_called_side_by_side(plugins):
+    texts = [
+        watching(f"w{n}", "pre_test", "import asyncio; await asyncio.sleep(0.3); return context") for n in range(4)
+    ]
+
+    async def played():
+        hooks, _ = hooks_of(plugins, *texts)
+        began = asyncio.get_running_loop().time()
+        hooks.testing()
+        await hooks.settle()
+        return asyncio.get_running_loop().time() - began, data(hooks)
+
+    waited, said = asyncio.run(played())
+    assert waited < 0.9
+    assert [each["calls"] for each in said.values()] == [1] * 4
