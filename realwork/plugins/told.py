@@ -1,6 +1,5 @@
 """What plugins are told at a hook, and how it stands in the context that they get."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from realwork.config import EnvironmentConfig, RunConfig
@@ -8,8 +7,28 @@ from realwork.plugins.base import EpisodeResult, PluginHookType
 from realwork.types import Action, Observation, Record, RolloutSpec, RolloutSummary, Trajectory
 
 
+class RolloutStats(Record):
+    """Totals over the attempts of an environment, or of the run, those before it was taken up included.
+
+    Attributes:
+        graded: episodes with a grade; `successful` are those of them that passed every test.
+        failed: attempts that failed, retried ones too.
+        mean_reward: of the graded ones, null where there is none.
+    """
+
+    attempts: int = 0
+    graded: int = 0
+    successful: int = 0
+    failed: int = 0
+    mean_reward: float | None = None
+
+
 class HookCall(Record):
-    """What plugins are told at a hook; the fields of other hooks are null."""
+    """What plugins are told at a hook; the fields of other hooks are null.
+
+    Attributes:
+        results: the last attempts, oldest first; `stats` counts all of them.
+    """
 
     hook: PluginHookType
     spec: RolloutSpec | None = None
@@ -21,10 +40,11 @@ class HookCall(Record):
     trajectory: Trajectory | None = None
     environment_id: str | None = None
     results: tuple[RolloutSummary, ...] | None = None
+    stats: RolloutStats | None = None
 
     def context(self) -> dict[str, Any]:
         """The keys and values of the plugin's context; what it may answer with changes is its own copy."""
-        keys: dict[str, Any] = {"results": self.results, "action": self.action, "result": self.result}
+        keys: dict[str, Any] = {"action": self.action, "result": self.result}
         if self.spec is not None:
             keys |= {
                 "episode_id": self.spec.rollout_id,
@@ -43,12 +63,10 @@ class HookCall(Record):
                 "test_results": self.trajectory.test_results,
                 "episode_result": episode_result(self.trajectory),
             }
-        if self.results is not None:
-            keys["results"] = list(self.results)
+        if self.results is not None and self.stats is not None:
+            keys |= {"results": list(self.results), "rollout_stats": self.stats.model_dump()}
             if self.environment_id is not None:
-                keys |= {"environment_id": self.environment_id, "episode_count": len(self.results)}
-            else:
-                keys["rollout_stats"] = _stats(self.results)
+                keys |= {"environment_id": self.environment_id, "episode_count": self.stats.graded}
         return {key: value for key, value in keys.items() if value is not None}
 
 
@@ -66,15 +84,3 @@ def episode_result(trajectory: Trajectory) -> EpisodeResult:
         n_steps=len(trajectory.steps),
         duration_s=(trajectory.ended_at - trajectory.started_at).total_seconds(),
     )
-
-
-def _stats(results: Sequence[RolloutSummary]) -> dict[str, Any]:
-    """Totals of a run for `post_rollout`."""
-    rewards = [each.reward for each in results if each.reward is not None]
-    return {
-        "attempts": len(results),
-        "graded": len(rewards),
-        "successful": sum(each.success is True for each in results),
-        "failed": sum(each.status == "failed" for each in results),
-        "mean_reward": sum(rewards) / len(rewards) if rewards else None,
-    }
