@@ -19,12 +19,13 @@ from ray.exceptions import RayError, WorkerCrashedError
 from realwork.errors import InputError, PluginError, RealworkError, blame
 from realwork.plugins.answers import Answer, State
 from realwork.plugins.base import BasePlugin
-from realwork.plugins.calls import call_plugin, explain, with_environment
+from realwork.plugins.calls import call_plugin, explain
 from realwork.plugins.dispatch import PluginHooks
 from realwork.plugins.hooks import Hooks, NoHooks
 from realwork.plugins.loading import LoadedPlugin
 from realwork.plugins.panel import CallPlugin, PackedPlugin
 from realwork.plugins.told import HookCall
+from realwork.plugins.variables import Variables
 from realwork.types import RolloutSpec
 
 
@@ -119,6 +120,7 @@ class LocalCalls:
     """
 
     def __init__(self) -> None:
+        self._variables = Variables()
         self._builtins = _Builtins()
 
     async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State) -> Answer:
@@ -130,7 +132,7 @@ class LocalCalls:
 
         def work() -> None:
             own = call.model_copy(deep=True)  # what the plugin does to it stays with it
-            answer = call_packed((plugin.code, plugin.environment_variables), own, state)
+            answer = _call_code(plugin.code, own, state)
             with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(take, answer)
 
@@ -138,8 +140,9 @@ class LocalCalls:
             if not answered.done():
                 answered.set_result(answer)
 
-        threading.Thread(target=work, daemon=True, name=f"plugin:{plugin.name}").start()
-        return await answered
+        with self._variables.held(plugin.environment_variables):  # a call that is cut does not keep them
+            threading.Thread(target=work, daemon=True, name=f"plugin:{plugin.name}").start()
+            return await answered
 
 
 class _Builtins:
@@ -155,20 +158,25 @@ class _Builtins:
 
 
 def call_packed(packed: tuple[bytes, dict[str, str]], call: HookCall, state: State) -> Answer:
-    """What the plugin, pickled and with its environment variables, answers when it is called in this process.
+    """What the plugin, pickled and with its environment variables, answers when it is called in this process."""
+    code, variables = packed
+    with Variables().held(variables):
+        return _call_code(code, call, state)
+
+
+def _call_code(code: bytes, call: HookCall, state: State) -> Answer:
+    """What the pickled plugin answers.
 
     It never raises: what comes out of a plugin's code is its own, an interruption and a cancellation too.
     """
-    code, variables = packed
-    with with_environment(variables):
-        try:
-            with blame(PluginError, "it cannot be unpickled"):
-                plugin = pickle.loads(code)
-            return asyncio.run(call_plugin(plugin, call, state))
-        except RealworkError as error:
-            return Answer(error=f"{call.hook}: {explain(error)}")
-        except BaseException as error:  # noqa: BLE001 - the boundary: who waits would take it for an end of his own
-            return Answer(error=f"{call.hook}: its code failed ({type(error).__name__})")
+    try:
+        with blame(PluginError, "it cannot be unpickled"):
+            plugin = pickle.loads(code)
+        return asyncio.run(call_plugin(plugin, call, state))
+    except RealworkError as error:
+        return Answer(error=f"{call.hook}: {explain(error)}")
+    except BaseException as error:  # noqa: BLE001 - the boundary: who waits would take it for an end of his own
+        return Answer(error=f"{call.hook}: its code failed ({type(error).__name__})")
 
 
 def rollout_hooks(plugins: Sequence[PackedPlugin], spec: RolloutSpec, calls: CallPlugin) -> Hooks:

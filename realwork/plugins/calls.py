@@ -3,12 +3,9 @@
 Guarantees: whatever the plugin's code does short of ending the process becomes an `Answer`.
 """
 
-import os
 import pickle
 import re
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from types import MappingProxyType
 
 from realwork.errors import PluginError, RealworkError, blame
@@ -75,21 +72,6 @@ def _kept(context: PluginContext, call: HookCall, state: State) -> dict[str, byt
     if sum(map(len, own.values())) > LARGEST_STATE_BYTES:
         raise PluginError(f"what it keeps in the context is larger than {LARGEST_STATE_BYTES >> 20} MiB")
     return {key: value for key, value in own.items() if state.get(key) != value}
-
-
-@contextmanager
-def with_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """This process has the environment variables `variables` for the length of the block."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def explain(error: BaseException) -> str:
