@@ -1,7 +1,10 @@
 import sys
+import uuid
 
 import pytest
 
+from realwork.plugins.loading import load_plugins
+from tests.plugins.conftest import config
 from tests.plugins.modules import EXAMPLE, filtering, module, watching
 
 KEEP = "return actions"
@@ -120,5 +123,19 @@ def test_a_module_needs_no_plugin_of_its_own_to_be_named_in_the_problem(plugins)
 
 def test_helpers_of_the_user_travel_with_the_plugin(plugins):
     helper = plugins.write("def helped():\n    return 1\n")
-    (loaded,) = plugins.users(f"import {helper}, json\n" + module("BasePlugin", "p", "", hooks=["pre_test"]))
-    assert set(loaded.modules) == {helper, loaded.entry.module}
+    own = plugins.write(f"import {helper}, json\n" + module("BasePlugin", "p", "", hooks=["pre_test"]))
+    for _ in range(2):
+        (loaded,) = plugins.users({"module": own})
+        assert {helper, own} <= set(loaded.modules)
+        assert not {"json", "pytest", "realwork.plugins.base"} & set(loaded.modules)
+
+
+def test_a_name_means_the_file_of_the_folder_that_is_loaded_from(tmp_path):
+    common = f"judge_{uuid.uuid4().hex}"
+    for place in ("one", "two"):
+        (tmp_path / place / common).mkdir(parents=True)
+        (tmp_path / place / f"{common}_helper.py").write_text(f"NAME = {place!r}\n")
+        text = filtering("NAME", KEEP).replace("'NAME'", "NAME")
+        (tmp_path / place / common / "inner.py").write_text(f"from {common}_helper import NAME\n{text}")
+    loaded = [load_plugins(config(f"{common}.inner"), folder=tmp_path / place)[-1] for place in ("one", "two", "one")]
+    assert names(loaded) == ["one", "two", "one"]
