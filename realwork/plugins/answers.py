@@ -6,6 +6,7 @@ only its next call opens.
 
 import json
 import math
+import pickle
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from numbers import Real
@@ -71,6 +72,19 @@ class Answer(Record):
     state: dict[str, bytes] = {}
     error: str | None = None
     lost: bool = False
+
+
+def check_size(answer: Answer, call: HookCall) -> None:
+    """Make sure that `answer` can travel and stand in a row: it may be so much larger than what it changes.
+
+    Raises:
+        PluginError: it is too large.
+    """
+    size = len(pickle.dumps(answer))
+    if size <= LARGEST_ANSWER_BYTES:
+        return
+    if size > LARGEST_ANSWER_BYTES + len(pickle.dumps((call.actions, call.environment))):
+        raise PluginError(f"it answered with more than {LARGEST_ANSWER_BYTES >> 20} MiB")
 
 
 class UnclearError(PluginError):
@@ -166,10 +180,7 @@ def _decision(context: PluginContext) -> Answer:
 
 
 def _json(value: Any) -> str:
-    text = json.dumps(value, allow_nan=False, default=_plain)
-    if len(text) > LARGEST_ANSWER_BYTES:
-        raise PluginError(f"it answered with more than {LARGEST_ANSWER_BYTES >> 20} MiB of JSON")
-    return text
+    return json.dumps(value, allow_nan=False, default=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -6,12 +6,14 @@ Guarantees: whatever the plugin's code does short of ending the process becomes 
 import pickle
 import re
 import traceback
+from collections.abc import Collection
 from types import MappingProxyType
 
 from realwork.errors import PluginError, RealworkError, blame
-from realwork.plugins.answers import Answer, Filtered, State, UnclearError, checked
+from realwork.plugins.answers import Answer, Filtered, State, UnclearError, check_size, checked
 from realwork.plugins.base import BasePlugin, PluginContext
 from realwork.plugins.told import HookCall
+from realwork.runfile.secrets import scrub
 from realwork.text import shorten, valid_text
 
 LARGEST_STATE_BYTES = 1 << 20
@@ -20,13 +22,18 @@ NOTHING: State = MappingProxyType({})
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-async def call_plugin(plugin: BasePlugin, call: HookCall, state: State = NOTHING) -> Answer:
-    """Call `plugin` in this process. Never raises but for cancellation, by whomever, and `KeyboardInterrupt`."""
+async def call_plugin(
+    plugin: BasePlugin, call: HookCall, state: State = NOTHING, *, hidden: Collection[str] = ()
+) -> Answer:
+    """Call `plugin` in this process; none of `hidden` stands in an error.
+
+    Never raises but for cancellation, by whomever, and `KeyboardInterrupt`.
+    """
     try:
         with blame(PluginError, "its code failed"):
             return await _call(plugin, call, state)
     except (RealworkError, SystemExit) as error:
-        return Answer(error=f"{call.hook}: {explain(error)}")
+        return Answer(error=f"{call.hook}: {explain(error, hidden=hidden)}")
 
 
 async def _call(plugin: BasePlugin, call: HookCall, state: State) -> Answer:
@@ -38,6 +45,7 @@ async def _call(plugin: BasePlugin, call: HookCall, state: State) -> Answer:
             answer = checked(plugin, call, context)
         except UnclearError:
             context, answer = await _one_at_a_time(plugin, call, state)
+        check_size(answer, call)
     finally:
         await plugin.cleanup()
     return answer.model_copy(update={"state": _kept(context, call, state)})
@@ -74,10 +82,10 @@ def _kept(context: PluginContext, call: HookCall, state: State) -> dict[str, byt
     return {key: value for key, value in own.items() if state.get(key) != value}
 
 
-def explain(error: BaseException) -> str:
-    """What went wrong in a plugin, and in which line of it, if that is known."""
+def explain(error: BaseException, *, hidden: Collection[str] = ()) -> str:
+    """What went wrong in a plugin, and in which line of it, if that is known, without the texts `hidden`."""
     cause = error.__cause__ or error
-    said = shorten(_ANSI.sub("", str(error)).strip(), LONGEST_ERROR)
+    said = shorten(scrub(_ANSI.sub("", str(error)).strip(), hidden), LONGEST_ERROR)
     where = [] if isinstance(cause, RealworkError) else [type(cause).__name__]
     frames = traceback.extract_tb(cause.__traceback__) if error.__cause__ is not None else []
     if frames:

@@ -8,6 +8,7 @@ from realwork.errors import PluginError, RealworkError, blame
 from realwork.plugins.calls import explain
 from realwork.plugins.loading import LoadedPlugin
 from realwork.plugins.variables import Variables
+from realwork.runfile.secrets import scrub
 from realwork.text import valid_text
 from realwork.types import Record
 
@@ -56,10 +57,11 @@ def _checked(loaded: LoadedPlugin, variables: Variables) -> CheckedPlugin:
 
 
 def _problem(loaded: LoadedPlugin, variables: Variables) -> str | None:
+    hidden = list(loaded.entry.environment_variables.values())
     found = [f"self_check gave no answer for {loaded.entry.timeout:g} s"]
 
     def work() -> None:
-        found.append(_said(loaded))
+        found.append(_said(loaded, hidden))
 
     thread = threading.Thread(target=work, daemon=True)
     with variables.held(loaded.entry.environment_variables):  # one that hangs does not keep them
@@ -68,12 +70,12 @@ def _problem(loaded: LoadedPlugin, variables: Variables) -> str | None:
     return found[-1] or None
 
 
-def _said(loaded: LoadedPlugin) -> str:
+def _said(loaded: LoadedPlugin, hidden: Sequence[str]) -> str:
     try:
         with blame(PluginError, "self_check failed"):
             said = asyncio.run(loaded.plugin.self_check())  # type: ignore[attr-defined]
     except (RealworkError, SystemExit, asyncio.CancelledError) as error:
-        return explain(error)
+        return explain(error, hidden=hidden)
     if said is False:
         return "self_check returned false"
-    return valid_text(said) if isinstance(said, str) else ""
+    return valid_text(scrub(said, hidden)) if isinstance(said, str) else ""

@@ -195,6 +195,10 @@ class Panel:
         """Add to what stands in the row of `plugin`; each value must be JSON."""
         self._seats[plugin.name].said |= said
 
+    def note(self, plugin: PackedPlugin, key: str, value: Any) -> None:
+        """Add `value`, which must be JSON, to the list `key` of what stands in the row of `plugin`."""
+        self._seats[plugin.name].said.setdefault(key, []).append(value)
+
     def fail(self, plugin: PackedPlugin, error: str) -> None:
         """Record a mistake that only shows beside other answers."""
         self._seats[plugin.name].fail(error)

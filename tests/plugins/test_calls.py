@@ -55,3 +55,14 @@ def test_a_self_check_that_hangs_does_not_keep_its_variables(plugins, monkeypatc
     )
     assert checked.problem == "self_check gave no answer for 0.1 s"
     assert "OWN" not in os.environ
+
+
+def test_values_of_an_entry_s_variables_stand_in_no_error(plugins):
+    text = filtering("leaky", "raise ValueError('no http://h/?token=' + os.environ['TOKEN'])")
+    text += "\n    async def self_check(self):\n        return 'no ' + os.environ['TOKEN']\n"
+    loaded = plugins.users(plugins.entry(text, environment_variables={"TOKEN": "hush-hush"}))
+    (packed,) = pack(loaded)
+    here = asyncio.run(LocalCalls()(packed, CALL, {}))
+    for answer in (here, call_packed((packed.code, packed.environment_variables), CALL, {})):
+        assert "its code failed: no http://h/?token=*** (ValueError" in answer.error
+    assert check_plugins(loaded)[0].problem == "no ***"

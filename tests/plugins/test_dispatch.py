@@ -182,7 +182,9 @@ def test_modifiers_change_the_environment_one_after_the_other_and_the_row_says_h
     environment, row = modify(plugins, modifying("one", one), modifying("two", two))
     assert (environment.prompt, environment.environment_variables) == ("p12", {"NEW": "hush"})
     assert row["one"]["changed"] == {"prompt": "p1"}
-    assert row["two"]["changed"] == {"prompt": "p12", "environment_variables": ["NEW"]}
+    assert row["two"]["changed"] == {"prompt": "p12", "environment_variables": ["KEY", "NEW"]}
+    more = "return environment_config.model_dump() | {'environment_variables': {'KEY': 'hush', 'NEW': 'x'}}"
+    assert modify(plugins, modifying("more", more))[1]["more"]["changed"] == {"environment_variables": ["NEW"]}
 
 
 @pytest.mark.parametrize(
@@ -373,3 +375,23 @@ def test_watchers_are_called_side_by_side(plugins):
     waited, said = asyncio.run(played())
     assert waited < 0.9
     assert [each["calls"] for each in said.values()] == [1] * 4
+
+
+def test_an_answer_of_any_kind_is_at_most_a_mebibyte_larger_than_what_it_changes(plugins):
+    large = CommandAction(command="x" * (2 << 20))
+    verdicts, said = review(plugins, filtering("same", "return [actions[0]]"), actions=(large,))
+    assert (decisions(verdicts), said["same"].get("error")) == (["allowed"], None)
+    verdicts, said = review(plugins, filtering("big", "return [CommandAction(command='x' * (2 << 20)), actions[1]]"))
+    assert decisions(verdicts) == ["allowed", "allowed"]
+    assert said["big"]["error"] == "pre_action: it answered with more than 1 MiB"
+    _, said = modify(plugins, modifying("big", "return environment_config.model_dump() | {'prompt': 'x' * (2 << 20)}"))
+    assert "more than 1 MiB" in said["big"]["error"]
+    _, said = evaluate(plugins, evaluating("many", "return {f'r{n}': 1.0 for n in range(200000)}"))
+    assert "more than 1 MiB" in said["many"]["error"]
+    _, said = evaluate(plugins, EXAMPLE.replace('{"custom_metric": 42}', "{'x': 'y' * (2 << 20)}"))
+    assert "more than 1 MiB" in said["custom_analyzer"]["error"]
+
+
+def test_the_row_shows_a_long_action_that_was_rewritten_shortened(plugins):
+    _, said = review(plugins, filtering("soft", "return [CommandAction(command='x' * 100_000), actions[1]]"))
+    assert 2000 <= len(said["soft"]["rewritten"][0]["to"]["command"]) < 2100
