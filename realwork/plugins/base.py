@@ -37,6 +37,16 @@ class PluginType(StrEnum):
     CUSTOM = "custom"
 
 
+NATURAL_HOOKS = {
+    PluginType.ROLLOUT_MANAGER: PluginHookType.POST_EPISODE,
+    PluginType.TRAJECTORY_ANALYZER: PluginHookType.POST_EPISODE,
+    PluginType.ACTION_FILTER: PluginHookType.PRE_ACTION,
+    PluginType.ENVIRONMENT_MODIFIER: PluginHookType.PRE_EPISODE,
+    PluginType.EPISODE_EVALUATOR: PluginHookType.POST_TEST,
+}
+"""The hook that each kind answers; a manager is asked once for an attempt, and not told of its trajectory."""
+
+
 class EpisodeResult(Record):
     """How an episode went, in short."""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from realwork.config import EnvironmentConfig, RunConfig
+from realwork.plugins.builtin import all_entries
 from realwork.types import Action, Observation, Record, Trajectory
 
 Refuse = Callable[[EnvironmentConfig], str | None]
@@ -11,6 +12,8 @@ Refuse = Callable[[EnvironmentConfig], str | None]
 LONGEST_CHAIN = 3
 """How many times the longest timeout the modifiers of an environment may take together."""
 _PHASES_AFTER = 4
+"""So many times the longest timeout may plugins take after an episode: those that have watched it, evaluators,
+analyzers, and those that watch its end."""
 
 
 class Verdict(Record):
@@ -90,5 +93,5 @@ class NoHooks:
 
 def longest_hooks_s(config: RunConfig) -> float:
     """Seconds that plugins may take before and after an episode; what they take within it is of its own time."""
-    longest_s = max((entry.timeout for entry in config.plugins), default=0.0)
-    return (LONGEST_CHAIN + _PHASES_AFTER) * longest_s if config.rollout_config.enable_plugins else 0.0
+    longest_s = max((entry.timeout for entry in all_entries(config)), default=0.0)
+    return (LONGEST_CHAIN + _PHASES_AFTER) * longest_s

@@ -17,8 +17,8 @@ from types import ModuleType
 from realwork.config import PluginEntry, RunConfig
 from realwork.errors import InputError, RealworkError, blame
 from realwork.plugins.annotations import import_with_lazy_annotations
-from realwork.plugins.base import BasePlugin, PluginHookType
-from realwork.plugins.builtin import ALWAYS_ON, BUILTIN
+from realwork.plugins.base import NATURAL_HOOKS, BasePlugin, PluginHookType
+from realwork.plugins.builtin import BUILTIN, all_entries
 from realwork.plugins.calls import explain
 from realwork.plugins.modules import forget_replaced, own_modules, place_of
 from realwork.text import valid_text
@@ -45,7 +45,10 @@ class LoadedPlugin:
 
     @property
     def hooks(self) -> frozenset[PluginHookType]:
-        return frozenset(PluginHookType(hook) for hook in self.plugin.supported_hooks)
+        """The hooks at which it is called: those it names, and the one that its kind answers."""
+        named = {PluginHookType(hook) for hook in self.plugin.supported_hooks}
+        natural = NATURAL_HOOKS.get(self.plugin.plugin_type)
+        return frozenset(named if natural is None else {*named, natural})
 
     @property
     def priority(self) -> int:
@@ -60,24 +63,25 @@ def load_plugins(config: RunConfig, *, folder: Path | None = None) -> list[Loade
     Raises:
         InputError: with one problem for each plugin that cannot be used.
     """
-    if not config.rollout_config.enable_plugins:
-        return []
-    named = {entry.module for entry in config.plugins}
-    entries = [PluginEntry(module=name) for name in ALWAYS_ON if name not in named] + config.plugins
     loaded: list[LoadedPlugin] = []
     problems: list[str] = []
     with _importable(folder) as places:
-        for entry in entries:
+        for entry in all_entries(config):
             try:
                 with blame(InputError, "cannot be used"):
-                    found = _load(entry, places)
+                    found = _enabled(_load(entry, places))
                     _check_names(found, loaded)
                 loaded += found
             except (RealworkError, SystemExit) as error:
                 problems.append(f"plugin {entry.module}: {explain(error)}")
     if problems:
         raise InputError(f"{len(problems)} plugin(s) cannot be used", problems=problems)
-    return [each for each in loaded if each.plugin.enabled]
+    return loaded
+
+
+def _enabled(found: Sequence[LoadedPlugin]) -> list[LoadedPlugin]:
+    with blame(InputError, "it does not say whether it is enabled"):
+        return [each for each in found if each.plugin.enabled]
 
 
 @contextmanager

@@ -16,19 +16,13 @@ from pydantic import Field
 
 from realwork.errors import PluginError
 from realwork.plugins.answers import Answer, State
-from realwork.plugins.base import PluginHookType, PluginType
+from realwork.plugins.base import NATURAL_HOOKS, PluginHookType, PluginType
 from realwork.plugins.told import HookCall
 from realwork.types import Record
 
 PATIENCE = 3
 MAX_TIMED = 1000
 """So many calls of a plugin are told apart in a row."""
-NATURAL_HOOKS = {
-    PluginType.ACTION_FILTER: PluginHookType.PRE_ACTION,
-    PluginType.ENVIRONMENT_MODIFIER: PluginHookType.PRE_EPISODE,
-    PluginType.EPISODE_EVALUATOR: PluginHookType.POST_TEST,
-    PluginType.TRAJECTORY_ANALYZER: PluginHookType.POST_EPISODE,
-}
 
 
 class PackedPlugin(Record):
@@ -117,8 +111,9 @@ class Panel:
         self._watching: dict[asyncio.Task[None], tuple[str, PluginHookType]] = {}
 
     def answering(self, hook: PluginHookType) -> list[PackedPlugin]:
-        """The plugins whose answer to `hook` is used."""
-        return [plugin for plugin in self._plugins if plugin.answers(hook)]
+        """The plugins whose answer to `hook` of an episode is used; managers answer between episodes."""
+        managers = self.managers()
+        return [plugin for plugin in self._plugins if plugin.answers(hook) and plugin not in managers]
 
     def watching(self, hook: PluginHookType) -> list[PackedPlugin]:
         """The plugins that only want to know of `hook`."""

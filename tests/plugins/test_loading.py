@@ -3,9 +3,11 @@ import uuid
 
 import pytest
 
+from realwork.plugins.checking import check_plugins
+from realwork.plugins.hooks import longest_hooks_s
 from realwork.plugins.loading import load_plugins
 from tests.plugins.conftest import config
-from tests.plugins.modules import EXAMPLE, filtering, module, watching
+from tests.plugins.modules import EXAMPLE, filtering, managing, module, watching
 
 KEEP = "return actions"
 
@@ -101,6 +103,27 @@ def test_the_path_for_imports_is_as_before_after_loading(plugins):
 
 def test_a_plugin_that_is_not_enabled_is_left_out(plugins):
     assert plugins.users(filtering("off", KEEP) + "\n    enabled = False\n") == []
+
+
+def test_one_that_cannot_say_whether_it_is_enabled_is_named(plugins):
+    text = filtering("odd", KEEP) + "\n    @property\n    def enabled(self):\n        return self.no_such\n"
+    (problem,) = plugins.problems(text)
+    assert "it does not say whether it is enabled" in problem
+
+
+def test_the_hook_that_its_kind_answers_need_not_be_named(plugins):
+    loaded = plugins.users(filtering("a", KEEP), managing("b", "return True", "return {}"))
+    assert [(each.name, each.hooks) for each in check_plugins(loaded)] == [
+        ("a", ("pre_action",)),
+        ("b", ("post_episode",)),
+    ]
+
+
+def test_the_times_of_built_ins_count_among_those_that_plugins_may_take():
+    assert longest_hooks_s(config()) == longest_hooks_s(config({"module": "safety_filter", "timeout": 2.0})) == 7 * 30.0
+    both = [{"module": name, "timeout": 2.0} for name in ("safety_filter", "trajectory_analyzer")]
+    assert longest_hooks_s(config(*both)) == 7 * 2.0
+    assert longest_hooks_s(config(enabled=False)) == 0.0
 
 
 def test_the_priority_of_the_run_file_stands_above_that_of_the_class(plugins):

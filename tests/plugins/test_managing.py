@@ -6,8 +6,10 @@ import time
 import pytest
 
 from realwork.errors import PluginError
+from realwork.plugins.dispatch import PluginHooks
 from realwork.plugins.managing import RunPlugins
 from realwork.types import RolloutSpec, RolloutSummary
+from tests.dataset.records import graded
 from tests.plugins.conftest import config
 from tests.plugins.modules import managing, module
 
@@ -94,3 +96,11 @@ def test_the_end_of_a_run_tells_the_totals_and_the_last_attempts(plugins):
 
     assert asyncio.run(played()) == {}
     assert run.data()["watch"]["calls"] == 2
+
+
+def test_a_manager_is_not_called_at_the_hooks_of_an_episode(plugins):
+    text = managing("names", "return True", "return {}").replace("= []", "= ['post_episode']")
+    packed, calls = plugins.in_process(text)
+    spec = RolloutSpec(run_id="r", environment_id="calc", sample_index=0)
+    asyncio.run(PluginHooks(packed, spec, calls).evaluate(graded()))
+    assert calls.calls == []
