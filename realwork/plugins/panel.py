@@ -112,8 +112,8 @@ class Panel:
 
     def answering(self, hook: PluginHookType) -> list[PackedPlugin]:
         """The plugins whose answer to `hook` of an episode is used; managers answer between episodes."""
-        managers = self.managers()
-        return [plugin for plugin in self._plugins if plugin.answers(hook) and plugin not in managers]
+        asked = [plugin for plugin in self._plugins if plugin.kind is not PluginType.ROLLOUT_MANAGER]
+        return [plugin for plugin in asked if plugin.answers(hook)]
 
     def watching(self, hook: PluginHookType) -> list[PackedPlugin]:
         """The plugins that only want to know of `hook`."""
