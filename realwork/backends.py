@@ -206,7 +206,7 @@ class _DockerBackends(_CommonBackend):
             folders=tuple(folder.digest for folder in self._settings.folders.get(spec.environment_id, ())),
             init_commands=tuple(environment.init_commands),
             init_network=environment.init_network if environment.init_commands else "none",
-            environment_variables=environment.environment_variables,
+            environment_variables=self._prepared_with(environment),
             working_directory=environment.working_directory,
             user=self._settings.config.limits(environment).user,
         )
@@ -215,6 +215,15 @@ class _DockerBackends(_CommonBackend):
         )
         prepare = partial(_prepare, self._settings, spec, environment)
         return await ensure_prepared(self._engine, recipe, build, prepare, environment_id=environment.id, fetch=fetch)
+
+    def _prepared_with(self, environment: EnvironmentConfig) -> dict[str, str]:
+        """The variables that init commands see: the run file's, so that those of one rollout need no image of its own.
+
+        Commands that a plugin has changed see what it has set beside them.
+        """
+        own = self._settings.config.environment(environment.id)
+        is_changed = environment.init_commands != own.init_commands
+        return environment.environment_variables if is_changed else own.environment_variables
 
     async def has_snapshot(self, snapshot_id: str) -> bool:
         """See `Backends.has_snapshot`."""

@@ -21,7 +21,7 @@
         │   ├── ReplyWithheld   a content filter or a refusal; asking again gives the same
         │   └── ContextExceeded the messages do not fit into the model's context
         ├── GradingError        the tests could not be run
-        ├── PluginError         a critical plugin failed
+        ├── PluginError         a critical plugin failed, or one spoilt the environment
         ├── NodeError           the process or node that played the rollout is gone
         └── Cancelled           the run was stopped before the rollout ended
 
@@ -186,7 +186,7 @@ class GradingError(EpisodeError):
 
 
 class PluginError(EpisodeError):
-    """A plugin that is configured as critical failed."""
+    """A plugin that is configured as critical failed, or an environment cannot be had as plugins changed it."""
 
     cause = "plugin"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from realwork.config import EnvironmentConfig, RunConfig
 from realwork.environment import Environment, PackedFolder
 from realwork.episode import Episode, EpisodeLimits, History, history_of
-from realwork.errors import Cancelled, GradingError, SandboxError
+from realwork.errors import Cancelled, GradingError, ImageError, PluginError, PrepareError, SandboxError
 from realwork.faultpoints import pass_through
 from realwork.grading import TRANSFER_S, Grading, grade
 from realwork.model.base import Model
@@ -135,6 +135,7 @@ async def run_rollout(
     with _recorded(record):
         if not record.is_cancelled:
             return await hooks.evaluate(record.trajectory())
+    hooks.close()
     return hooks.annotate(record.trajectory())
 
 
@@ -177,11 +178,24 @@ class _Attempt:
     async def run(self) -> None:
         """Open, play, grade, close.
 
+        What plugins changed is the environment of this rollout alone: if it cannot be prepared, that is their failure.
+
         Raises:
             EpisodeError: our machinery failed.
         """
-        refuse = partial(_refusal, self._config, self._record.environment)
-        environment = self._record.environment = await self._hooks.modify(self._record.environment, refuse)
+        before = self._record.environment
+        refuse = partial(_refusal, self._config, before)
+        environment = self._record.environment = await self._hooks.modify(before, refuse)
+        try:
+            await self._run(environment)
+        except (ImageError, PrepareError) as error:
+            if environment == before or (
+                isinstance(error, ImageError) and environment.docker_image == before.docker_image
+            ):
+                raise
+            raise PluginError(f"the environment as {', '.join(self._hooks.modified_by)} changed it: {error}") from error
+
+    async def _run(self, environment: EnvironmentConfig) -> None:
         with self._timed("image_s"):
             await self._backends.prepare(self._spec, environment)
             await self._take_up()

@@ -14,15 +14,18 @@ from typing import Any
 
 import ray
 from ray import cloudpickle
-from ray.exceptions import RayError, WorkerCrashedError
+from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
 
 from realwork.errors import InputError, PluginError, RealworkError, blame
+from realwork.plugins.answers import Answer, State
 from realwork.plugins.base import BasePlugin
-from realwork.plugins.calls import Answer, HookCall, call_plugin, explain, with_environment
+from realwork.plugins.calls import call_plugin, explain
 from realwork.plugins.dispatch import PluginHooks
 from realwork.plugins.hooks import Hooks, NoHooks
 from realwork.plugins.loading import LoadedPlugin
 from realwork.plugins.panel import CallPlugin, PackedPlugin
+from realwork.plugins.told import HookCall
+from realwork.plugins.variables import Variables
 from realwork.types import RolloutSpec
 
 
@@ -39,7 +42,7 @@ def pack(loaded: Sequence[LoadedPlugin]) -> tuple[PackedPlugin, ...]:
             try:
                 with blame(InputError, "cannot be pickled, so no other process can run it"):
                     packed.append(_packed(each))
-            except RealworkError as error:
+            except (RealworkError, SystemExit) as error:
                 problems.append(f"plugin {each.entry.module}: {each.plugin.name}: {explain(error)}")
     if problems:
         raise InputError(f"{len(problems)} plugin(s) cannot be used", problems=problems)
@@ -86,28 +89,47 @@ class RayCalls:
         self._task: Any = ray.remote(call_packed)
         self._tasks: dict[str, Any] = {}
         self._codes: dict[str, Any] = {}
+        self._told: tuple[HookCall, Any] | None = None
         self._builtins = _Builtins()
 
-    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: bytes) -> Answer:
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State) -> Answer:
         """What `plugin` answers; a call that is cancelled ends, with its process."""
         if plugin.builtin:
             return await self._builtins(plugin, call, state)
-        if plugin.name not in self._tasks:
-            retries = 1 if plugin.idempotent else 0
-            options = plugin.options | {"max_retries": retries, "name": f"plugin:{plugin.name}"}
-            self._tasks[plugin.name] = self._task.options(**options)
-            self._codes[plugin.name] = ray.put((plugin.code, plugin.environment_variables))
-        called = self._tasks[plugin.name].remote(self._codes[plugin.name], call, state)
+        try:
+            called = self._begun(plugin, call, state)
+        except RayError as error:
+            return Answer(error=f"{call.hook}: the call could not be made: {_said(error, plugin)}")
         try:
             answer: Answer = await called
+        except WorkerCrashedError:
+            return Answer(error=f"{call.hook}: its process ended before it answered", lost=True)
+        except RayError as error:  # what a task raised may be a CancelledError too
+            return Answer(error=f"{call.hook}: the call was lost: {_said(error, plugin)}", lost=True)
         except asyncio.CancelledError:
             ray.cancel(called, force=True)
             raise
-        except WorkerCrashedError:
-            return Answer(error=f"{call.hook}: its process ended before it answered", lost=True, state=state)
-        except RayError as error:
-            return Answer(error=f"{call.hook}: the call was lost ({explain(error)})", lost=True, state=state)
         return answer
+
+    def _begun(self, plugin: PackedPlugin, call: HookCall, state: State) -> Any:
+        if plugin.name not in self._tasks:
+            retries = 1 if plugin.idempotent else 0
+            options = plugin.options | {"max_retries": retries, "name": f"plugin:{plugin.name}"}
+            self._codes[plugin.name] = ray.put((plugin.code, plugin.environment_variables))
+            self._tasks[plugin.name] = self._task.options(**options)
+        return self._tasks[plugin.name].remote(self._codes[plugin.name], self._shared(call), state)
+
+    def _shared(self, call: HookCall) -> Any:
+        """`call`, or, where it has a trajectory, the object that all plugins that are told of it get."""
+        if self._told is None or self._told[0] is not call:
+            self._told = None if call.trajectory is None else (call, ray.put(call))
+        return call if self._told is None else self._told[1]
+
+
+def _said(error: RayError, plugin: PackedPlugin) -> str:
+    """What Ray says of a call, or, where its process raised an error, what that says."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return explain(cause, hidden=plugin.environment_variables.values())
 
 
 class LocalCalls:
@@ -117,18 +139,20 @@ class LocalCalls:
     """
 
     def __init__(self) -> None:
+        self._variables = Variables()
         self._builtins = _Builtins()
 
-    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: bytes) -> Answer:
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State) -> Answer:
         """What `plugin` answers."""
         if plugin.builtin:
             return await self._builtins(plugin, call, state)
+        hidden = list(plugin.environment_variables.values())
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Answer] = loop.create_future()
 
         def work() -> None:
             own = call.model_copy(deep=True)  # what the plugin does to it stays with it
-            answer = call_packed((plugin.code, plugin.environment_variables), own, state)
+            answer = _call_code(plugin.code, own, state, hidden)
             with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(take, answer)
 
@@ -136,8 +160,9 @@ class LocalCalls:
             if not answered.done():
                 answered.set_result(answer)
 
-        threading.Thread(target=work, daemon=True, name=f"plugin:{plugin.name}").start()
-        return await answered
+        with self._variables.held(plugin.environment_variables):  # a call that is cut does not keep them
+            threading.Thread(target=work, daemon=True, name=f"plugin:{plugin.name}").start()
+            return await answered
 
 
 class _Builtins:
@@ -146,22 +171,32 @@ class _Builtins:
     def __init__(self) -> None:
         self._loaded: dict[str, BasePlugin] = {}
 
-    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: bytes) -> Answer:
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State) -> Answer:
         if plugin.name not in self._loaded:
             self._loaded[plugin.name] = pickle.loads(plugin.code)
         return await call_plugin(self._loaded[plugin.name], call, state)
 
 
-def call_packed(packed: tuple[bytes, dict[str, str]], call: HookCall, state: bytes) -> Answer:
+def call_packed(packed: tuple[bytes, dict[str, str]], call: HookCall, state: State) -> Answer:
     """What the plugin, pickled and with its environment variables, answers when it is called in this process."""
     code, variables = packed
-    with with_environment(variables):
-        try:
-            with blame(PluginError, "it cannot be unpickled"):
-                plugin = pickle.loads(code)
-        except RealworkError as error:
-            return Answer(error=f"{call.hook}: {explain(error)}", state=state)
-        return asyncio.run(call_plugin(plugin, call, state))
+    with Variables().held(variables):
+        return _call_code(code, call, state, list(variables.values()))
+
+
+def _call_code(code: bytes, call: HookCall, state: State, hidden: Sequence[str]) -> Answer:
+    """What the pickled plugin answers; none of `hidden` stands in an error.
+
+    It never raises: what comes out of a plugin's code is its own, an interruption and a cancellation too.
+    """
+    try:
+        with blame(PluginError, "it cannot be unpickled"):
+            plugin = pickle.loads(code)
+        return asyncio.run(call_plugin(plugin, call, state, hidden=hidden))
+    except RealworkError as error:
+        return Answer(error=f"{call.hook}: {explain(error, hidden=hidden)}")
+    except BaseException as error:  # noqa: BLE001 - the boundary: who waits would take it for an end of his own
+        return Answer(error=f"{call.hook}: its code failed ({type(error).__name__})")
 
 
 def rollout_hooks(plugins: Sequence[PackedPlugin], spec: RolloutSpec, calls: CallPlugin) -> Hooks:

@@ -37,6 +37,16 @@ class PluginType(StrEnum):
     CUSTOM = "custom"
 
 
+NATURAL_HOOKS = {
+    PluginType.ROLLOUT_MANAGER: PluginHookType.POST_EPISODE,
+    PluginType.TRAJECTORY_ANALYZER: PluginHookType.POST_EPISODE,
+    PluginType.ACTION_FILTER: PluginHookType.PRE_ACTION,
+    PluginType.ENVIRONMENT_MODIFIER: PluginHookType.PRE_EPISODE,
+    PluginType.EPISODE_EVALUATOR: PluginHookType.POST_TEST,
+}
+"""The hook that each kind answers; a manager is asked once for an attempt, and not told of its trajectory."""
+
+
 class EpisodeResult(Record):
     """How an episode went, in short."""
 
@@ -55,10 +65,15 @@ class EpisodeResult(Record):
 class PluginContext:
     """What a plugin is told, and where it leaves its answer and what it wants to remember.
 
-    Keys by hook: `environments`, `config` (pre_rollout); `results`, `rollout_stats` (post_rollout); `episode_id`,
-    `environment_id`, `trajectory_id` (every hook of an episode); `environment_config` (pre_episode); `actions`
-    (pre_action); `action`, `result` (post_action); `episode_result`, `trajectory`, `test_results` (post_test and
-    post_episode); `environment_id`, `episode_count`, `results` (managers).
+    Keys by hook: `environments`, `config` (pre_rollout, post_rollout); `results`, `rollout_stats` (post_rollout);
+    `episode_id`, `environment_id`, `trajectory_id` (every hook of an episode); `environment_config` (pre_episode);
+    `actions` (pre_action); `action`, `result` (post_action); `episode_result`, `trajectory`, `test_results` (post_test
+    and post_episode); `environment_id`, `episode_count`, `results`, `rollout_stats` (managers).
+
+    `episode_count` is how many episodes of the environment are graded. `results` are summaries of the last attempts,
+    oldest first: at most 100 of the environment for managers, at most 1000 of the run for post_rollout.
+    `rollout_stats` counts all of them: `attempts`, `graded`, `successful`, `failed`, `mean_reward`. All include what
+    came before the run was taken up.
     """
 
     def __init__(self, data: Mapping[str, Any] | None = None) -> None:

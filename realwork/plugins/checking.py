@@ -5,8 +5,10 @@ import threading
 from collections.abc import Sequence
 
 from realwork.errors import PluginError, RealworkError, blame
-from realwork.plugins.calls import explain, with_environment
+from realwork.plugins.calls import explain
 from realwork.plugins.loading import LoadedPlugin
+from realwork.plugins.variables import Variables
+from realwork.runfile.secrets import scrub
 from realwork.text import valid_text
 from realwork.types import Record
 
@@ -33,10 +35,11 @@ class CheckedPlugin(Record):
 
 def check_plugins(loaded: Sequence[LoadedPlugin]) -> list[CheckedPlugin]:
     """Each of `loaded`, after its `self_check`, which runs in this process and gets as long as a call of it."""
-    return [_checked(each) for each in loaded]
+    variables = Variables()
+    return [_checked(each, variables) for each in loaded]
 
 
-def _checked(loaded: LoadedPlugin) -> CheckedPlugin:
+def _checked(loaded: LoadedPlugin, variables: Variables) -> CheckedPlugin:
     plugin, entry = loaded.plugin, loaded.entry
     has_check = hasattr(plugin, "self_check")
     return CheckedPlugin(
@@ -49,29 +52,30 @@ def _checked(loaded: LoadedPlugin) -> CheckedPlugin:
         timeout_s=entry.timeout,
         critical=entry.critical,
         checked=has_check,
-        problem=_problem(loaded) if has_check else None,
+        problem=_problem(loaded, variables) if has_check else None,
     )
 
 
-def _problem(loaded: LoadedPlugin) -> str | None:
+def _problem(loaded: LoadedPlugin, variables: Variables) -> str | None:
+    hidden = list(loaded.entry.environment_variables.values())
     found = [f"self_check gave no answer for {loaded.entry.timeout:g} s"]
 
     def work() -> None:
-        with with_environment(loaded.entry.environment_variables):
-            found.append(_said(loaded))
+        found.append(_said(loaded, hidden))
 
     thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(loaded.entry.timeout)
+    with variables.held(loaded.entry.environment_variables):  # one that hangs does not keep them
+        thread.start()
+        thread.join(loaded.entry.timeout)
     return found[-1] or None
 
 
-def _said(loaded: LoadedPlugin) -> str:
+def _said(loaded: LoadedPlugin, hidden: Sequence[str]) -> str:
     try:
         with blame(PluginError, "self_check failed"):
             said = asyncio.run(loaded.plugin.self_check())  # type: ignore[attr-defined]
-    except (RealworkError, SystemExit) as error:
-        return explain(error)
+    except (RealworkError, SystemExit, asyncio.CancelledError) as error:
+        return explain(error, hidden=hidden)
     if said is False:
         return "self_check returned false"
-    return valid_text(said) if isinstance(said, str) else ""
+    return valid_text(scrub(said, hidden)) if isinstance(said, str) else ""

@@ -11,10 +11,13 @@ from typing import Any
 
 from realwork.config import EnvironmentConfig
 from realwork.plugins.base import PluginHookType
-from realwork.plugins.calls import HookCall
 from realwork.plugins.hooks import LONGEST_CHAIN, Refuse, Verdict
 from realwork.plugins.panel import CallPlugin, PackedPlugin, Panel
+from realwork.plugins.told import HookCall
+from realwork.text import shorten
 from realwork.types import Action, InvalidAction, NamedReward, Observation, RolloutSpec, Trajectory
+
+LONGEST_SHOWN = 2000
 
 
 class PluginHooks:
@@ -24,6 +27,7 @@ class PluginHooks:
         self._panel = Panel(plugins, call)
         self._spec = spec
         self._replies = 0
+        self.modified_by: Sequence[str] = ()
 
     async def modify(self, environment: EnvironmentConfig, refuse: Refuse) -> EnvironmentConfig:
         """The environment that the rollout runs with, after each modifier in turn."""
@@ -39,6 +43,7 @@ class PluginHooks:
                 continue
             self._panel.say(plugin, changed=_changes(environment, answer.environment))
             environment = answer.environment
+            self.modified_by = (*self.modified_by, plugin.name)
         self._panel.raise_critical()
         return environment
 
@@ -69,9 +74,7 @@ class PluginHooks:
         return verdicts
 
     def _note_rewrite(self, plugin: PackedPlugin, reply: int, before: Action, after: Action) -> None:
-        change = {"step": reply, "from": before.model_dump(), "to": after.model_dump()}
-        earlier = self._panel.data()[plugin.name].get("rewritten", [])
-        self._panel.say(plugin, rewritten=[*earlier, change])
+        self._panel.note(plugin, "rewritten", {"step": reply, "from": _shown(before), "to": _shown(after)})
 
     def acted(self, action: Action, observation: Observation) -> None:
         """An action was carried out."""
@@ -88,7 +91,7 @@ class PluginHooks:
     async def evaluate(self, trajectory: Trajectory) -> Trajectory:
         """`trajectory` with what evaluators, if it is graded, and analyzers add to it."""
         if trajectory.status == "cancelled":
-            await self._panel.cut()
+            self.close()
             return self.annotate(trajectory)
         await self.settle()
         if trajectory.graded:
@@ -106,6 +109,10 @@ class PluginHooks:
     async def settle(self) -> None:
         """Wait, as long as one call may take, for those who were told of something; what has not ended then is cut."""
         await self._panel.settle(self._panel.longest_s())
+
+    def close(self) -> None:
+        """End the calls of those who were told of something."""
+        self._panel.cut()
 
     async def _judge(self, trajectory: Trajectory) -> Trajectory:
         """`trajectory` with the evaluators' rewards; the first of them that names `reward` replaces the tests'."""
@@ -136,15 +143,23 @@ def _blocked(name: str, reason: str) -> Verdict:
     return Verdict(action=InvalidAction(problem=said), decision=said)
 
 
+def _shown(action: Action) -> dict[str, Any]:
+    """The fields of `action`, long texts shortened."""
+    fields = action.model_dump()
+    return {name: shorten(value, LONGEST_SHOWN) if isinstance(value, str) else value for name, value in fields.items()}
+
+
 def _rewritten(name: str, before: Verdict, action: Action) -> Verdict:
     by = f"{before.decision}, {name}" if before.decision.startswith("rewritten by") else f"rewritten by {name}"
     return Verdict(action=action, decision=by)
 
 
 def _changes(before: EnvironmentConfig, after: EnvironmentConfig) -> dict[str, Any]:
-    """The fields that differ, as they are now; of environment variables the names only, for values may be secret."""
-    now = after.model_dump()
-    changed = {name: now[name] for name, value in before.model_dump().items() if now[name] != value}
+    """The fields that differ, as they are now; of environment variables their names only, for values may be secret."""
+    was, now = before.model_dump(), after.model_dump()
+    changed = {name: value for name, value in now.items() if was[name] != value}
     if "environment_variables" in changed:
-        changed["environment_variables"] = sorted(now["environment_variables"])
+        earlier, later = was["environment_variables"], now["environment_variables"]
+        names = sorted(earlier.keys() | later.keys())
+        changed["environment_variables"] = [name for name in names if earlier.get(name) != later.get(name)]
     return changed

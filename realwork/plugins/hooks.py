@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from realwork.config import EnvironmentConfig, RunConfig
+from realwork.plugins.builtin import all_entries
 from realwork.types import Action, Observation, Record, Trajectory
 
 Refuse = Callable[[EnvironmentConfig], str | None]
@@ -11,6 +12,8 @@ Refuse = Callable[[EnvironmentConfig], str | None]
 LONGEST_CHAIN = 3
 """How many times the longest timeout the modifiers of an environment may take together."""
 _PHASES_AFTER = 4
+"""So many times the longest timeout may plugins take after an episode: those that have watched it, evaluators,
+analyzers, and those that watch its end."""
 
 
 class Verdict(Record):
@@ -25,7 +28,13 @@ class Verdict(Record):
 
 
 class Hooks(Protocol):
-    """Plugins of one rollout. No method raises but for a plugin that is configured as critical (`PluginError`)."""
+    """Plugins of one rollout. No method raises but for a plugin that is configured as critical (`PluginError`).
+
+    Attributes:
+        modified_by: names of the plugins that have changed the environment.
+    """
+
+    modified_by: Sequence[str]
 
     async def modify(self, environment: EnvironmentConfig, refuse: Refuse) -> EnvironmentConfig:
         """The environment that the rollout runs with; none that `refuse` has something against."""
@@ -45,12 +54,17 @@ class Hooks(Protocol):
     async def settle(self) -> None:
         """Wait, within their time, for those who were told of something."""
 
+    def close(self) -> None:
+        """End the calls of those who were told of something; nothing is waited for."""
+
     def annotate(self, trajectory: Trajectory) -> Trajectory:
         """`trajectory` with what the plugins have said so far."""
 
 
 class NoHooks:
     """The hooks of a rollout without plugins."""
+
+    modified_by: Sequence[str] = ()
 
     async def modify(self, environment: EnvironmentConfig, refuse: Refuse) -> EnvironmentConfig:
         return environment
@@ -70,11 +84,14 @@ class NoHooks:
     async def settle(self) -> None:
         return None
 
+    def close(self) -> None:
+        return None
+
     def annotate(self, trajectory: Trajectory) -> Trajectory:
         return trajectory
 
 
 def longest_hooks_s(config: RunConfig) -> float:
     """Seconds that plugins may take before and after an episode; what they take within it is of its own time."""
-    longest_s = max((entry.timeout for entry in config.plugins), default=0.0)
-    return (LONGEST_CHAIN + _PHASES_AFTER) * longest_s if config.rollout_config.enable_plugins else 0.0
+    longest_s = max((entry.timeout for entry in all_entries(config)), default=0.0)
+    return (LONGEST_CHAIN + _PHASES_AFTER) * longest_s

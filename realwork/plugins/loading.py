@@ -7,7 +7,6 @@ once, before anything runs.
 import importlib
 import inspect
 import sys
-import sysconfig
 import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,9 +17,10 @@ from types import ModuleType
 from realwork.config import PluginEntry, RunConfig
 from realwork.errors import InputError, RealworkError, blame
 from realwork.plugins.annotations import import_with_lazy_annotations
-from realwork.plugins.base import BasePlugin, PluginHookType
-from realwork.plugins.builtin import ALWAYS_ON, BUILTIN
+from realwork.plugins.base import NATURAL_HOOKS, BasePlugin, PluginHookType
+from realwork.plugins.builtin import BUILTIN, all_entries
 from realwork.plugins.calls import explain
+from realwork.plugins.modules import forget_replaced, own_modules, place_of
 from realwork.text import valid_text
 
 _ASYNC_METHODS = (
@@ -35,7 +35,7 @@ class LoadedPlugin:
     """A plugin and the entry of the run file that it comes from.
 
     Attributes:
-        modules: the modules that its code was read from; empty for a built-in.
+        modules: the user's modules that it may have imported, its own among them; empty for a built-in.
     """
 
     plugin: BasePlugin
@@ -45,7 +45,10 @@ class LoadedPlugin:
 
     @property
     def hooks(self) -> frozenset[PluginHookType]:
-        return frozenset(PluginHookType(hook) for hook in self.plugin.supported_hooks)
+        """The hooks at which it is called: those it names, and the one that its kind answers."""
+        named = {PluginHookType(hook) for hook in self.plugin.supported_hooks}
+        natural = NATURAL_HOOKS.get(self.plugin.plugin_type)
+        return frozenset(named if natural is None else {*named, natural})
 
     @property
     def priority(self) -> int:
@@ -60,46 +63,47 @@ def load_plugins(config: RunConfig, *, folder: Path | None = None) -> list[Loade
     Raises:
         InputError: with one problem for each plugin that cannot be used.
     """
-    if not config.rollout_config.enable_plugins:
-        return []
-    named = {entry.module for entry in config.plugins}
-    entries = [PluginEntry(module=name) for name in ALWAYS_ON if name not in named] + config.plugins
     loaded: list[LoadedPlugin] = []
     problems: list[str] = []
-    with _importable(folder):
-        for entry in entries:
+    with _importable(folder) as places:
+        for entry in all_entries(config):
             try:
                 with blame(InputError, "cannot be used"):
-                    found = _load(entry)
+                    found = _enabled(_load(entry, places))
                     _check_names(found, loaded)
                 loaded += found
             except (RealworkError, SystemExit) as error:
                 problems.append(f"plugin {entry.module}: {explain(error)}")
     if problems:
         raise InputError(f"{len(problems)} plugin(s) cannot be used", problems=problems)
-    return [each for each in loaded if each.plugin.enabled]
+    return loaded
+
+
+def _enabled(found: Sequence[LoadedPlugin]) -> list[LoadedPlugin]:
+    with blame(InputError, "it does not say whether it is enabled"):
+        return [each for each in found if each.plugin.enabled]
 
 
 @contextmanager
-def _importable(folder: Path | None) -> Iterator[None]:
-    """The folder of the run file and the current one come first for imports, for the length of the block."""
+def _importable(folder: Path | None) -> Iterator[list[Path]]:
+    """The folder of the run file and the current one, which come first for imports for the length of the block."""
     before = list(sys.path)
-    places = [folder.resolve()] if folder is not None else []
-    sys.path[:0] = [str(place) for place in [*places, Path.cwd()]]
+    places = [*([folder.resolve()] if folder is not None else []), Path.cwd()]
+    sys.path[:0] = map(str, places)
     importlib.invalidate_caches()
     try:
-        yield
+        forget_replaced(places)
+        yield places
     finally:
         sys.path[:] = before
 
 
-def _load(entry: PluginEntry) -> list[LoadedPlugin]:
+def _load(entry: PluginEntry, places: Sequence[Path]) -> list[LoadedPlugin]:
     if entry.module in BUILTIN:
         return [LoadedPlugin(_construct(BUILTIN[entry.module], entry), entry, builtin=True)]
-    before = set(sys.modules)
     kinds = _plugin_classes(_import(entry.module))
-    own = {entry.module, *(kind.__module__ for kind in kinds), *(set(sys.modules) - before)}
-    modules = tuple(sorted(name for name in own if _is_users(name)))
+    found_in = [place_of(name) for name in {entry.module, *(kind.__module__ for kind in kinds)}]
+    modules = tuple(sorted(own_modules([*places, *(place for place in found_in if place)])))
     return [LoadedPlugin(_construct(kind, entry), entry, modules=modules) for kind in kinds]
 
 
@@ -117,14 +121,6 @@ def _import(name: str) -> ModuleType:
             raise InputError(
                 f"cannot be imported: {error}. Put it beside the run file or into the current folder, or install it"
             ) from None
-
-
-def _is_users(name: str) -> bool:
-    """Whether a module is a file of the user's, which other nodes may not have, and no installed package."""
-    path = getattr(sys.modules.get(name), "__file__", None)
-    if path is None or name.partition(".")[0] == "realwork":
-        return False
-    return not any(Path(path).is_relative_to(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib"))
 
 
 def _plugin_classes(module: ModuleType) -> list[type[BasePlugin]]:

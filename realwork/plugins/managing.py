@@ -1,18 +1,24 @@
 """The plugins of a run: told when it begins and ends, and asked between the rollouts of an environment how to go on.
 
-Guarantees: without such plugins nothing is called; one that fails decides nothing.
+Guarantees: without such plugins nothing is called; one that fails decides nothing. Memory and the cost of a call do not
+grow with the number of rollouts; one environment does not wait for another.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any
 
 from realwork.config import RunConfig
+from realwork.plugins.answers import Strategy
 from realwork.plugins.base import PluginHookType
-from realwork.plugins.calls import HookCall, Strategy
 from realwork.plugins.panel import CallPlugin, PackedPlugin, Panel
+from realwork.plugins.told import HookCall, RolloutStats
 from realwork.types import Record, RolloutSummary
+
+KEPT_OF_ENVIRONMENT = 100
+KEPT_OF_RUN = 1000
+"""So many of the last attempts plugins are told of."""
 
 
 class Decision(Record):
@@ -22,34 +28,75 @@ class Decision(Record):
     strategy: Strategy = Strategy()
 
 
+class _Tally:
+    """Totals of attempts, and the last of them."""
+
+    def __init__(self, kept: int) -> None:
+        self._last: deque[RolloutSummary] = deque(maxlen=kept)
+        self._attempts = self._graded = self._successful = self._failed = 0
+        self._reward = 0.0
+
+    def add(self, summary: RolloutSummary) -> None:
+        self._last.append(summary)
+        self._attempts += 1
+        self._graded += summary.success is not None
+        self._successful += summary.success is True
+        self._failed += summary.status == "failed"
+        self._reward += summary.reward or 0.0
+
+    def call(self, **told: Any) -> HookCall:
+        """What is told of it, beside `told`."""
+        stats = RolloutStats(
+            attempts=self._attempts,
+            graded=self._graded,
+            successful=self._successful,
+            failed=self._failed,
+            mean_reward=self._reward / self._graded if self._graded else None,
+        )
+        return HookCall(results=tuple(self._last), stats=stats, **told)
+
+
 class RunPlugins:
-    """The managers and watchers of one run."""
+    """The managers and watchers of one run, which may be one that is taken up."""
 
     def __init__(self, plugins: Sequence[PackedPlugin], config: RunConfig, call: CallPlugin) -> None:
         self._panel = Panel(plugins, call)
         self._config = config
-        self._results: defaultdict[str, list[RolloutSummary]] = defaultdict(list)
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._all = _Tally(KEPT_OF_RUN)
+        self._tallies = defaultdict[str, _Tally](lambda: _Tally(KEPT_OF_ENVIRONMENT))
+        self._locks = defaultdict[str, asyncio.Lock](asyncio.Lock)
+
+    def take_up(self, summary: RolloutSummary) -> None:
+        """Count an attempt of an earlier start of the run; before `begin`."""
+        self._count(summary)
+
+    def _count(self, summary: RolloutSummary) -> None:
+        if self._panel.watching(PluginHookType.POST_ROLLOUT):
+            self._all.add(summary)
+        if self._panel.managers():
+            self._tallies[summary.spec.environment_id].add(summary)
 
     def begin(self) -> None:
         """Tell that the run begins; nothing is waited for."""
         self._panel.tell(HookCall(hook=PluginHookType.PRE_ROLLOUT, config=self._config))
 
     async def after(self, summary: RolloutSummary) -> Decision:
-        """What all managers together decide after the attempt `summary`.
+        """What all managers together decide after the attempt `summary`. Raises as `decide` does."""
+        self._count(summary)
+        return await self.decide(summary.spec.environment_id)
+
+    async def decide(self, environment_id: str) -> Decision:
+        """What all managers together decide of the environment as it stands, one decision of it at a time.
 
         Raises:
             PluginError: a critical plugin failed.
         """
-        environment_id = summary.spec.environment_id
         decision = Decision()
-        if self._panel.managers() or self._panel.watching(PluginHookType.POST_ROLLOUT):
-            self._results[environment_id].append(summary)
         if not self._panel.managers():
             return decision
         async with self._locks[environment_id]:
-            results = tuple(self._results[environment_id])
-            call = HookCall(hook=PluginHookType.POST_EPISODE, environment_id=environment_id, results=results)
+            tally = self._tallies[environment_id]
+            call = tally.call(hook=PluginHookType.POST_EPISODE, environment_id=environment_id)
             for plugin in self._panel.managers():
                 answer = await self._panel.ask(plugin, call)
                 stopped_by = decision.stopped_by if answer.go_on else decision.stopped_by or plugin.name
@@ -65,7 +112,6 @@ class RunPlugins:
 
     async def end(self) -> dict[str, str]:
         """Tell that the run has ended, wait for all who were told, and answer the first error of each plugin."""
-        results = tuple(result for each in self._results.values() for result in each)
-        self._panel.tell(HookCall(hook=PluginHookType.POST_ROLLOUT, config=self._config, results=results))
+        self._panel.tell(self._all.call(hook=PluginHookType.POST_ROLLOUT, config=self._config))
         await self._panel.settle(self._panel.longest_s())
         return self._panel.errors()

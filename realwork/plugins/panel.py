@@ -1,30 +1,28 @@
 """The plugins of one rollout, or of the run: asks them, within their time, and keeps what became of it.
 
-Guarantees: asking never raises; a plugin is called once at a time; one that hung or lost its process `PATIENCE` times
-is not asked again.
+Guarantees: asking never raises; for one rollout, or one environment between rollouts, a plugin answers one call at a
+time and watches one at a time, and its answers do not wait for its watching; one that hung or lost its process
+`PATIENCE` times in a row is not asked again.
 """
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
 from realwork.errors import PluginError
-from realwork.plugins.base import PluginHookType, PluginType
-from realwork.plugins.calls import Answer, HookCall
+from realwork.plugins.answers import Answer, State
+from realwork.plugins.base import NATURAL_HOOKS, PluginHookType, PluginType
+from realwork.plugins.told import HookCall
 from realwork.types import Record
 
 PATIENCE = 3
 MAX_TIMED = 1000
 """So many calls of a plugin are told apart in a row."""
-NATURAL_HOOKS = {
-    PluginType.ACTION_FILTER: PluginHookType.PRE_ACTION,
-    PluginType.ENVIRONMENT_MODIFIER: PluginHookType.PRE_EPISODE,
-    PluginType.EPISODE_EVALUATOR: PluginHookType.POST_TEST,
-    PluginType.TRAJECTORY_ANALYZER: PluginHookType.POST_EPISODE,
-}
 
 
 class PackedPlugin(Record):
@@ -58,36 +56,47 @@ class PackedPlugin(Record):
 class CallPlugin(Protocol):
     """Makes one call; never raises but for cancellation, which ends the call."""
 
-    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: bytes) -> Answer:
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State) -> Answer:
         """What `plugin` answers."""
 
 
-class _Seat:
-    """What is known of one plugin."""
+class _Desk:
+    """Where the calls of one plugin for one rollout, or one environment, take turns, and what it remembers of them."""
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.state = b""
+        self.answering = asyncio.Lock()
+        self.watching = asyncio.Lock()
+        self.state: dict[str, bytes] = {}
+
+
+class _Seat:
+    """What is known of one plugin's calls."""
+
+    def __init__(self) -> None:
+        self.desks = defaultdict[str | None, _Desk](_Desk)
         self.said: dict[str, Any] = {}
         self.error: str | None = None
-        self.calls = self.errors = self.losses = 0
+        self.calls = self.errors = self.losses = self.cut = 0
         self.seconds = self.slowest_s = 0.0
         self.call_s: list[float] = []
 
     def record(self, answer: Answer, seconds: float) -> None:
-        self.state = answer.state
         self.calls += 1
         self.seconds += seconds
         self.slowest_s = max(self.slowest_s, seconds)
         if len(self.call_s) < MAX_TIMED:
             self.call_s.append(round(seconds, 6))
-        self.losses += answer.lost
+        self.losses = self.losses + 1 if answer.lost else 0
         if answer.error is not None:
-            self.errors += 1
-            self.error = self.error or answer.error
+            self.fail(answer.error)
+
+    def fail(self, error: str) -> None:
+        self.errors += 1
+        self.error = self.error or error
 
     def data(self) -> dict[str, Any]:
         failed = {"error": self.error, "errors": self.errors} if self.errors else {}
+        failed |= {"cut": self.cut} if self.cut else {}
         seconds = {"seconds": round(self.seconds, 6), "slowest_s": round(self.slowest_s, 6)}
         return self.said | failed | {"calls": self.calls} | seconds | {"call_s": self.call_s}
 
@@ -99,11 +108,12 @@ class Panel:
         self._plugins = sorted(plugins, key=lambda plugin: -plugin.priority)
         self._seats = {plugin.name: _Seat() for plugin in plugins}
         self._call = call
-        self._watching: set[asyncio.Task[Answer]] = set()
+        self._watching: dict[asyncio.Task[None], tuple[str, PluginHookType]] = {}
 
     def answering(self, hook: PluginHookType) -> list[PackedPlugin]:
-        """The plugins whose answer to `hook` is used."""
-        return [plugin for plugin in self._plugins if plugin.answers(hook)]
+        """The plugins whose answer to `hook` of an episode is used; managers answer between episodes."""
+        asked = [plugin for plugin in self._plugins if plugin.kind is not PluginType.ROLLOUT_MANAGER]
+        return [plugin for plugin in asked if plugin.answers(hook)]
 
     def watching(self, hook: PluginHookType) -> list[PackedPlugin]:
         """The plugins that only want to know of `hook`."""
@@ -119,22 +129,29 @@ class Panel:
 
     async def ask(self, plugin: PackedPlugin, call: HookCall, *, within_s: float | None = None) -> Answer:
         """What `plugin` answers, within its time and `within_s`; with `error` set when it gave no usable answer."""
-        seat = self._seats[plugin.name]
+        limit_s = plugin.timeout_s if within_s is None else max(0.0, min(plugin.timeout_s, within_s))
+        return await self._ask(plugin, call, limit_s, self._desk(plugin, call).answering)
+
+    def _desk(self, plugin: PackedPlugin, call: HookCall) -> _Desk:
+        return self._seats[plugin.name].desks[call.environment_id]
+
+    async def _ask(
+        self, plugin: PackedPlugin, call: HookCall, limit_s: float, turn: AbstractAsyncContextManager[None]
+    ) -> Answer:
+        seat, desk = self._seats[plugin.name], self._desk(plugin, call)
         if seat.losses >= PATIENCE:
             return Answer(error="not asked any more")
-        limit_s = plugin.timeout_s if within_s is None else max(0.0, min(plugin.timeout_s, within_s))
-        async with seat.lock:
-            began = time.monotonic()
-            try:
-                async with asyncio.timeout(limit_s):
-                    answer = await self._call(plugin, call, seat.state)
-            except TimeoutError:
-                said = f"{call.hook}: gave no answer for {limit_s:g} s"
-                answer = Answer(error=said, lost=True, state=seat.state)
-            except asyncio.CancelledError:
-                self.fail(plugin, f"{call.hook}: was cut off")
-                raise
-            seat.record(answer, time.monotonic() - began)
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(limit_s), turn:
+                answer = await self._call(plugin, call, dict(desk.state))
+        except TimeoutError:
+            answer = Answer(error=f"{call.hook}: gave no answer for {limit_s:g} s", lost=True)
+        except asyncio.CancelledError:  # whoever asked has ended, which is no fault of the plugin
+            seat.cut += 1
+            raise
+        desk.state |= answer.state
+        seat.record(answer, time.monotonic() - began)
         return answer
 
     async def ask_all(self, plugins: Sequence[PackedPlugin], call: HookCall) -> list[Answer]:
@@ -144,33 +161,42 @@ class Panel:
     def tell(self, call: HookCall) -> None:
         """Ask those who only watch, without waiting for them."""
         for plugin in self.watching(call.hook):
-            task = asyncio.create_task(self.ask(plugin, call))
-            self._watching.add(task)
-            task.add_done_callback(self._watching.discard)
+            task = asyncio.create_task(self._watch(plugin, call))
+            self._watching[task] = plugin.name, call.hook
+            task.add_done_callback(self._watching.pop)
+
+    async def _watch(self, plugin: PackedPlugin, call: HookCall) -> None:
+        """Ask `plugin` when it is done with what it was told before: that waiting is not of the call's own time."""
+        async with self._desk(plugin, call).watching:
+            await self._ask(plugin, call, plugin.timeout_s, nullcontext())
 
     async def settle(self, within_s: float) -> None:
-        """Wait for those who were told; the calls that have not ended in time are cut."""
-        if self._watching:
-            await asyncio.wait(self._watching, timeout=within_s)
-            await self.cut()
+        """Wait for those who were told; the calls that have not ended in time are cut, which is their failure."""
+        if not self._watching:
+            return
+        _, late = await asyncio.wait(self._watching, timeout=within_s)
+        for name, hook in dict(self._watching[task] for task in late).items():
+            self._seats[name].fail(f"{hook}: was not done {within_s:g} s after the end, and cut off")
+        self.cut()
+        if late:
+            await asyncio.wait(late)
 
-    async def cut(self) -> None:
+    def cut(self) -> None:
         """End the calls that nobody waits for."""
-        waiting = list(self._watching)
-        for task in waiting:
+        for task in self._watching:
             task.cancel()
-        if waiting:
-            await asyncio.wait(waiting)
 
     def say(self, plugin: PackedPlugin, **said: Any) -> None:
         """Add to what stands in the row of `plugin`; each value must be JSON."""
         self._seats[plugin.name].said |= said
 
+    def note(self, plugin: PackedPlugin, key: str, value: Any) -> None:
+        """Add `value`, which must be JSON, to the list `key` of what stands in the row of `plugin`."""
+        self._seats[plugin.name].said.setdefault(key, []).append(value)
+
     def fail(self, plugin: PackedPlugin, error: str) -> None:
         """Record a mistake that only shows beside other answers."""
-        seat = self._seats[plugin.name]
-        seat.errors += 1
-        seat.error = seat.error or error
+        self._seats[plugin.name].fail(error)
 
     def errors(self) -> dict[str, str]:
         """The first error of each plugin that had one."""
@@ -189,4 +215,4 @@ class Panel:
 
     def data(self) -> dict[str, Any]:
         """What each plugin that was asked has said, and how its calls went, by its name."""
-        return {name: seat.data() for name, seat in self._seats.items() if seat.calls or seat.errors}
+        return {name: seat.data() for name, seat in self._seats.items() if seat.calls or seat.errors or seat.cut}

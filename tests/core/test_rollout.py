@@ -10,6 +10,7 @@ from realwork.errors import (
     ModelError,
     ModelRefused,
     ModelTimeout,
+    PluginError,
     SandboxError,
     SandboxLost,
 )
@@ -155,6 +156,49 @@ def test_a_failing_init_command_fails_the_environment_with_the_tail_of_its_outpu
     assert trajectory.error_message.endswith("no such package")
     assert summarize(trajectory).fails_environment
     assert trajectory.terminated_reason == "environment_error"
+
+
+def test_plugins_that_fail_a_rollout_leave_no_call_behind():
+    class Failing(NoHooks):
+        closed = False
+
+        async def evaluate(self, trajectory):
+            raise PluginError("the critical plugin p failed")
+
+        def close(self):
+            self.closed = True
+
+    hooks = Failing()
+    trajectory, _ = play([says("done")], hooks=hooks)
+    assert (trajectory.failure_cause, trajectory.reward, hooks.closed) == ("plugin", None, True)
+
+
+class Changing(NoHooks):
+    """A modifier called `spoiler` that makes `changes`."""
+
+    def __init__(self, **changes):
+        self.changes = changes
+
+    async def modify(self, environment, refuse):
+        self.modified_by = ("spoiler",)
+        return environment.model_copy(update=self.changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "opening"), [({"init_commands": ["prepare"]}, None), ({"docker_image": "j"}, ImageError("no image j"))]
+)
+def test_an_environment_that_plugins_spoilt_fails_this_rollout_alone(changes, opening):
+    answers = {"prepare": CommandResult(exit_code=3, stdout=b"no such package")}
+    trajectory, _ = play([], answers, opening=opening, hooks=Changing(**changes))
+    assert (trajectory.failure_cause, trajectory.reward, trajectory.retryable) == ("plugin", None, False)
+    assert trajectory.error_message.startswith("the environment as spoiler changed it: ")
+    assert trajectory.error_message.endswith("no image j" if opening else "no such package")
+    assert not summarize(trajectory).fails_environment
+
+
+def test_an_image_that_cannot_be_had_fails_the_environment_whatever_else_plugins_changed():
+    trajectory, _ = play([], opening=ImageError("no such image"), hooks=Changing(prompt="another"))
+    assert summarize(trajectory).fails_environment
 
 
 def test_a_model_that_fails_is_no_reward():

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from tests.e2e.command import (
     rows,
     run_file,
 )
-from tests.plugins.modules import EXAMPLE, evaluating, filtering, managing, modifying, watching
+from tests.plugins.modules import EXAMPLE, evaluating, filtering, managing, modifying, module, watching
 
 SCRIPTED = {"model": "scripted:script.json"}
 REPLIES = [
@@ -32,8 +33,11 @@ HOMESICK = """
             raise RuntimeError("not at home")
         self.__dict__ = state
 """
+CANCELLED = "import asyncio; task = asyncio.create_task(asyncio.sleep(9)); task.cancel(); await task"
 ODD = {
     "raises": evaluating("raises", "raise ValueError('boom')"),
+    "cancelled": evaluating("cancelled", CANCELLED),
+    "moody": managing("moody", CANCELLED, "return {}"),
     "hangs": watching("hangs", "post_action", "time.sleep(300)"),
     "exits": filtering("exits", "os._exit(3)"),
     "killed": modifying("killed", "import signal; os.kill(os.getpid(), signal.SIGKILL)"),
@@ -75,16 +79,18 @@ def test_a_run_ends_complete_whatever_its_plugins_do_and_the_rows_say_it(tmp_pat
         assert said["custom_analyzer"]["analysis"] == {"custom_metric": 42}
         assert said["custom_analyzer"]["suggestions"] == ["Custom suggestion based on analysis"]
         errors = {name: each["error"] for name, each in said.items() if "error" in each}
-        assert errors.keys() == {"raises", "hangs", "exits", "killed", "nonsense", "locked", "homesick"}
+        assert errors.keys() == {"raises", "cancelled", "hangs", "exits", "killed", "nonsense", "locked", "homesick"}
         assert "cannot pickle" in errors["locked"]
         assert "it cannot be unpickled: not at home" in errors["homesick"]
         assert "boom (ValueError, raises.py, line" in errors["raises"]
+        assert errors["cancelled"] == "post_test: its code failed (CancelledError)"
         assert errors["hangs"] == "post_action: gave no answer for 3 s"
         assert "its process ended before it answered" in errors["exits"]
         assert "its process ended before it answered" in errors["killed"]
         assert "must answer with a list of actions, not str" in errors["nonsense"]
         assert said["slow"]["calls"] == 4
         assert said["slow"]["seconds"] >= 4 * 0.3
+    assert "plugin moody: post_episode: its code failed (CancelledError)" in plain(played.stderr)
     assert "plugin unsure: post_episode: should_continue_rollout must answer true or false" in plain(played.stderr)
     total = json.loads(realwork("stats", "--json", tmp_path / "out" / "odd", cwd=tmp_path).stdout)["total"]["plugins"]
     assert (total["slow"]["calls"], total["slow"]["errors"], total["slow"]["p95_s"] >= 0.3) == (8, 0, True)
@@ -168,7 +174,7 @@ def play_locally(file, run_id, *, sandbox="docker"):
 
 def test_a_local_run_plays_everything_in_this_process_without_ray(docker_image, tmp_path):
     here = evaluating("here", "return {'pid': os.getpid()}")
-    odd = {name: ODD[name] for name in ("raises", "hangs", "slow")}
+    odd = {name: ODD[name] for name in ("raises", "cancelled", "moody", "hangs", "slow")}
     file = with_plugins(
         tmp_path,
         odd | {"here": here},
@@ -183,7 +189,7 @@ def test_a_local_run_plays_everything_in_this_process_without_ray(docker_image, 
     for row in found:
         assert {each["name"]: each["value"] for each in row["rewards"]}["pid"] == said["pid"]
         plugins = json.loads(row["plugin_data"])
-        assert {name for name, each in plugins.items() if "error" in each} == {"raises", "hangs"}
+        assert {name for name, each in plugins.items() if "error" in each} == {"raises", "cancelled", "hangs"}
     assert own_containers("local") == []
     again, told = play_locally(file, "local")
     assert (again["exit"], "nothing is missing" in told) == (0, True)
@@ -212,6 +218,71 @@ def test_a_modifier_cannot_want_more_than_a_rollout_reserves(tmp_path):
     assert "its times allow an attempt of more than" in said["longer"]["error"]
     assert "unit_tests" in said["modest"]["changed"]
     assert [test["test_command"] for test in row["test_results"]] == ["test -f step-0"]
+
+
+EPISODE = {"episode_id", "environment_id", "trajectory_id"}
+JUDGED = EPISODE | {"episode_result", "trajectory", "test_results"}
+KEYS = {
+    "pre_rollout": {"environments", "config"},
+    "post_rollout": {"environments", "config", "results", "rollout_stats"},
+    "pre_episode": EPISODE | {"environment_config"},
+    "pre_action": EPISODE | {"actions"},
+    "post_action": EPISODE | {"action", "result"},
+    "pre_test": EPISODE,
+    "post_test": JUDGED,
+    "post_episode": JUDGED,
+}
+HOOKS = [*KEYS]
+TELLS_ALL = """
+    def _note(self, *said):
+        with open("noted.jsonl", "a") as file:
+            file.write(__import__("json").dumps(said) + "\\n")
+
+    async def initialize(self):
+        self._note("initialize")
+        return True
+
+    async def execute(self, hook, context):
+        keys = sorted(context.as_dict())
+        context.set("own", 1)
+        self._note(hook, keys)
+        return context
+
+    async def cleanup(self):
+        self._note("cleanup")
+"""
+
+
+def test_every_hook_is_called_with_its_keys_and_a_manager_stops_the_run(tmp_path):
+    enough = managing("enough", "return context.get('episode_count') < 2", "return {'timeout_multiplier': 2.0}")
+    file = with_plugins(
+        tmp_path,
+        {"tells_all": module("BasePlugin", "tells_all", TELLS_ALL, hooks=HOOKS), "enough": enough},
+        plugins=["tells_all", "enough"],
+        episode_control_config={"max_episodes": 5},
+        rollout_config={"max_parallel_rollouts": 1, "trajectory_output_path": "out"},
+    )
+    assert play_locally(file, "hooks", sandbox="local")[0]["exit"] == 0
+    found = rows(tmp_path / "out" / "hooks")
+    factors = [json.loads(row["metadata"]).get("timeout_multiplier") for row in found]
+    assert ([row["success"] for row in found], factors) == ([True, True], [None, 2.0])
+    noted = [json.loads(line) for line in (tmp_path / "noted.jsonl").read_text().splitlines()]
+    called = [said for said in noted if said[0] in HOOKS]
+    assert {hook: set(keys) - {"own"} for hook, keys in called} == KEYS
+    replies = 2 * (len(REPLIES) + 1)
+    expected = dict.fromkeys(HOOKS, 2) | {"pre_rollout": 1, "post_rollout": 1}
+    assert Counter(hook for hook, _ in called) == expected | {"pre_action": replies, "post_action": replies}
+    assert noted.count(["initialize"]) == noted.count(["cleanup"]) == len(called)
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_bench_measures_what_plugins_add_to_a_step(tmp_path):
+    measured = realwork("bench", "plugins", "--steps", 1, "--json", cwd=tmp_path)
+    assert measured.returncode == 0, measured.stderr
+    numbers = json.loads(measured.stdout)
+    assert list(numbers["filtering_ms"]) == ["0", "1", "5"]
+    assert numbers["filtering_ms"]["5"] > numbers["filtering_ms"]["0"]
+    assert numbers["bare_call_ms"] > 0
 
 
 def test_the_example_plays_as_its_readme_says(docker_image, tmp_path):

@@ -8,10 +8,12 @@ import pytest
 
 from realwork.config import RunConfig
 from realwork.errors import InputError
+from realwork.plugins.answers import Answer, State
 from realwork.plugins.base import BasePlugin
-from realwork.plugins.calls import Answer, HookCall, call_plugin
+from realwork.plugins.calls import call_plugin
 from realwork.plugins.loading import LoadedPlugin, load_plugins
 from realwork.plugins.panel import PackedPlugin
+from realwork.plugins.told import HookCall
 
 
 def config(*entries: Any, enabled: bool = True) -> RunConfig:
@@ -32,7 +34,7 @@ class InProcess:
         self.plugins = plugins
         self.calls: list[tuple[str, str]] = []
 
-    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: bytes) -> Answer:
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State) -> Answer:
         self.calls.append((plugin.name, call.hook))
         return await call_plugin(self.plugins[plugin.name], call, state)
 

@@ -8,7 +8,7 @@ from realwork.plugins.builtin.performance_rollout_manager import PerformanceRoll
 from realwork.plugins.builtin.safety_filter import SafetyFilter
 from realwork.plugins.builtin.trajectory_analyzer import TrajectoryAnalyzer
 from realwork.schedule import Schedule
-from realwork.types import CommandAction, DoneAction, RolloutSpec, RolloutSummary, WriteAction
+from realwork.types import CommandAction, DoneAction, RolloutSummary, WriteAction
 from tests.dataset.records import rich
 from tests.plugins.conftest import config
 
@@ -226,12 +226,6 @@ def test_a_long_command_is_read_in_time_in_proportion_to_it(text):
     assert time.monotonic() - began < 5
 
 
-def results(*successes):
-    spec = RolloutSpec(run_id="r", environment_id="calc", sample_index=0)
-    ended = {"spec": spec, "status": "completed", "terminated_reason": "completed"}
-    return [RolloutSummary(**ended, success=success) for success in successes]
-
-
 @pytest.mark.parametrize(
     ("successes", "goes_on"),
     [
@@ -245,7 +239,8 @@ def results(*successes):
     ],
 )
 def test_the_manager_stops_when_an_environment_is_solved_or_has_had_enough(successes, goes_on):
-    context = PluginContext({"results": results(*successes), "episode_count": len(successes)})
+    graded = [success for success in successes if success is not None]
+    context = PluginContext({"rollout_stats": {"graded": len(graded), "successful": sum(graded)}})
     assert asyncio.run(PerformanceRolloutManager().should_continue_rollout(context)) is goes_on
 
 

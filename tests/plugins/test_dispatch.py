@@ -8,7 +8,7 @@ from realwork.errors import PluginError
 from realwork.plugins.dispatch import PluginHooks
 from realwork.types import CommandAction, Observation, RolloutSpec
 from tests.dataset.records import failed, graded
-from tests.plugins.modules import EXAMPLE, evaluating, filtering, modifying, watching
+from tests.plugins.modules import EXAMPLE, evaluating, filtering, modifying, module, watching
 
 SPEC = RolloutSpec(run_id="r", environment_id="calc", sample_index=0)
 ENVIRONMENT = EnvironmentConfig(
@@ -89,7 +89,7 @@ def test_of_two_equal_actions_one_can_be_left_out(plugins):
         ("return 42", "not int"),
         ("return ['ls']", "validation error"),
         ("return actions + actions", "not the given ones"),
-        ("return [CommandAction(command='x')]", "not the given ones"),
+        ("return [CommandAction(command='x')] * (3 if len(actions) == 2 else 2)", "not the given ones"),
         ("return [CommandAction(command='a\\0b'), actions[1]]", "NUL"),
         ("return [CommandAction(command='\\ud800'), actions[1]]", "valid text"),
         ("return [actions[0].model_copy(update={'command': 3}), actions[1]]", "validation error"),
@@ -102,6 +102,28 @@ def test_a_filter_that_fails_or_talks_nonsense_allows_everything_and_is_recorded
     assert decisions(verdicts) == ["allowed", "allowed"]
     assert said in row["odd"]["error"]
     assert row["odd"]["errors"] == 1
+
+
+def test_a_filter_that_blocks_an_action_and_rewrites_its_neighbour_is_asked_of_each_alone(plugins):
+    code = "return [each.model_copy(update={'command': 'id -u'}) for each in actions if each.command != 'pwd']"
+    text = filtering("both", code) + "\n    def block_reason(self, action):\n        return 'no pwd'\n"
+    id_ = CommandAction(command="id")
+    verdicts, said = review(plugins, text, actions=(LS, PWD, id_))
+    assert decisions(verdicts) == ["rewritten by both", "blocked by both: no pwd", "rewritten by both"]
+    assert "error" not in said["both"]
+    assert said["both"]["calls"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["object.__setattr__(actions[0], 'command', 'id')", "actions[0].__dict__['command'] = 'id'"],
+)
+def test_an_action_that_a_filter_changes_in_place_is_a_change_like_any_other(plugins, change):
+    verdicts, said = review(plugins, filtering("sly", f"{change}; return actions"))
+    assert decisions(verdicts) == ["rewritten by sly", "allowed"]
+    assert said["sly"]["rewritten"][0]["from"]["command"] == "ls"
+    verdicts, said = review(plugins, filtering("sly", f"{change.replace(repr('id'), '3')}; return actions"))
+    assert "validation error" in said["sly"]["error"]
 
 
 def test_a_critical_plugin_that_fails_raises_with_its_name(plugins):
@@ -160,7 +182,9 @@ def test_modifiers_change_the_environment_one_after_the_other_and_the_row_says_h
     environment, row = modify(plugins, modifying("one", one), modifying("two", two))
     assert (environment.prompt, environment.environment_variables) == ("p12", {"NEW": "hush"})
     assert row["one"]["changed"] == {"prompt": "p1"}
-    assert row["two"]["changed"] == {"prompt": "p12", "environment_variables": ["NEW"]}
+    assert row["two"]["changed"] == {"prompt": "p12", "environment_variables": ["KEY", "NEW"]}
+    more = "return environment_config.model_dump() | {'environment_variables': {'KEY': 'hush', 'NEW': 'x'}}"
+    assert modify(plugins, modifying("more", more))[1]["more"]["changed"] == {"environment_variables": ["NEW"]}
 
 
 @pytest.mark.parametrize(
@@ -261,3 +285,113 @@ def test_watchers_that_never_end_are_cut_and_recorded(plugins):
             return json.loads((await hooks.evaluate(graded())).plugin_data)
 
     assert asyncio.run(played())["watch"]["error"].startswith("post_action: ")
+
+
+WATCHES_AND_FILTERS = """    async def filter_actions(self, actions, context):
+        context.set('answered', context.get('answered', 0) + 1)
+        return [CommandAction(command=f"{context.get('answered')} {context.get('watched')}")]
+
+    async def execute(self, hook, context):
+        if hook == 'post_action':
+            import asyncio; await asyncio.sleep(0.3)
+            context.set('watched', context.get('watched', 0) + 1)
+            return context
+        return await super().execute(hook, context)
+"""
+
+
+def test_answers_do_not_wait_for_what_the_same_plugin_watches_and_both_remember(plugins):
+    async def played():
+        hooks, _ = hooks_of(plugins, module("ActionFilterPlugin", "both", WATCHES_AND_FILTERS, hooks=["post_action"]))
+        began, said = asyncio.get_running_loop().time(), []
+        for _ in range(2):
+            hooks.acted(LS, Observation(call_id="c", tool_name="t", status="ok"))
+            await asyncio.sleep(0.01)
+            said.append((await hooks.review([LS]))[0].action.command)
+        waited = asyncio.get_running_loop().time() - began
+        await hooks.settle()
+        said.append((await hooks.review([LS]))[0].action.command)
+        return waited, said
+
+    waited, said = asyncio.run(played())
+    assert waited < 0.3
+    assert said == ["1 None", "2 None", "3 2"]
+
+
+def test_a_call_that_the_end_of_an_episode_cuts_is_no_failure_not_even_of_a_critical_plugin(plugins):
+    slow = filtering("slow", "import asyncio; await asyncio.sleep(60); return actions")
+
+    async def played():
+        hooks, _ = hooks_of(plugins, plugins.entry(slow, critical=True))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await hooks.review([LS])
+        return await hooks.evaluate(graded(passed=1))
+
+    trajectory = asyncio.run(played())
+    said = json.loads(trajectory.plugin_data)["slow"]
+    assert (trajectory.reward, said["cut"], said.get("error")) == (0.5, 1, None)
+
+
+def test_only_losses_in_a_row_are_counted(plugins):
+    code = "self.n = getattr(self, 'n', 0) + 1; import asyncio; await asyncio.sleep(0 if self.n % 3 == 0 else 9)"
+
+    async def played():
+        hooks, calls = hooks_of(plugins, plugins.entry(filtering("odd", f"{code}; return actions"), timeout=0.03))
+        for _ in range(7):
+            await hooks.review([LS])
+        return len(calls.calls)
+
+    assert asyncio.run(played()) == 7
+
+
+def test_a_rollout_that_is_cancelled_leaves_no_call_behind(plugins):
+    code = "import asyncio; await asyncio.sleep(60)"
+
+    async def played():
+        hooks, _ = hooks_of(plugins, watching("watch", "pre_test", code))
+        hooks.testing()
+        await asyncio.sleep(0.01)
+        hooks.close()
+        await asyncio.sleep(0.01)
+        return asyncio.all_tasks() - {asyncio.current_task()}, data(hooks)
+
+    left, said = asyncio.run(played())
+    assert (left, said["watch"]["cut"], said["watch"].get("error")) == (set(), 1, None)
+
+
+def test_watchers_are_called_side_by_side(plugins):
+    texts = [
+        watching(f"w{n}", "pre_test", "import asyncio; await asyncio.sleep(0.3); return context") for n in range(4)
+    ]
+
+    async def played():
+        hooks, _ = hooks_of(plugins, *texts)
+        began = asyncio.get_running_loop().time()
+        hooks.testing()
+        await hooks.settle()
+        return asyncio.get_running_loop().time() - began, data(hooks)
+
+    waited, said = asyncio.run(played())
+    assert waited < 0.9
+    assert [each["calls"] for each in said.values()] == [1] * 4
+
+
+def test_an_answer_of_any_kind_is_at_most_a_mebibyte_larger_than_what_it_changes(plugins):
+    large = CommandAction(command="x" * (2 << 20))
+    verdicts, said = review(plugins, filtering("same", "return [actions[0]]"), actions=(large,))
+    assert (decisions(verdicts), said["same"].get("error")) == (["allowed"], None)
+    verdicts, said = review(plugins, filtering("big", "return [CommandAction(command='x' * (2 << 20)), actions[1]]"))
+    assert decisions(verdicts) == ["allowed", "allowed"]
+    assert said["big"]["error"] == "pre_action: it answered with more than 1 MiB"
+    _, said = modify(plugins, modifying("big", "return environment_config.model_dump() | {'prompt': 'x' * (2 << 20)}"))
+    assert "more than 1 MiB" in said["big"]["error"]
+    _, said = evaluate(plugins, evaluating("many", "return {f'r{n}': 1.0 for n in range(200000)}"))
+    assert "more than 1 MiB" in said["many"]["error"]
+    _, said = evaluate(plugins, EXAMPLE.replace('{"custom_metric": 42}', "{'x': 'y' * (2 << 20)}"))
+    assert "more than 1 MiB" in said["custom_analyzer"]["error"]
+
+
+def test_the_row_shows_a_long_action_that_was_rewritten_shortened(plugins):
+    _, said = review(plugins, filtering("soft", "return [CommandAction(command='x' * 100_000), actions[1]]"))
+    assert 2000 <= len(said["soft"]["rewritten"][0]["to"]["command"]) < 2100

@@ -8,9 +8,10 @@ import pytest
 
 from realwork.config import EnvironmentConfig
 from realwork.plugins.base import PluginHookType
-from realwork.plugins.calls import HookCall, call_plugin
+from realwork.plugins.calls import call_plugin
 from realwork.plugins.checking import check_plugins
 from realwork.plugins.loading import load_plugins
+from realwork.plugins.told import HookCall
 from realwork.types import CommandAction, FunctionCall, Message, ReadAction, RolloutSpec, ToolCall
 from tests.dataset.records import graded
 from tests.e2e.command import REPOSITORY

@@ -1,8 +1,13 @@
 import sys
+import uuid
 
 import pytest
 
-from tests.plugins.modules import EXAMPLE, filtering, module, watching
+from realwork.plugins.checking import check_plugins
+from realwork.plugins.hooks import longest_hooks_s
+from realwork.plugins.loading import load_plugins
+from tests.plugins.conftest import config
+from tests.plugins.modules import EXAMPLE, filtering, managing, module, watching
 
 KEEP = "return actions"
 
@@ -100,6 +105,27 @@ def test_a_plugin_that_is_not_enabled_is_left_out(plugins):
     assert plugins.users(filtering("off", KEEP) + "\n    enabled = False\n") == []
 
 
+def test_one_that_cannot_say_whether_it_is_enabled_is_named(plugins):
+    text = filtering("odd", KEEP) + "\n    @property\n    def enabled(self):\n        return self.no_such\n"
+    (problem,) = plugins.problems(text)
+    assert "it does not say whether it is enabled" in problem
+
+
+def test_the_hook_that_its_kind_answers_need_not_be_named(plugins):
+    loaded = plugins.users(filtering("a", KEEP), managing("b", "return True", "return {}"))
+    assert [(each.name, each.hooks) for each in check_plugins(loaded)] == [
+        ("a", ("pre_action",)),
+        ("b", ("post_episode",)),
+    ]
+
+
+def test_the_times_of_built_ins_count_among_those_that_plugins_may_take():
+    assert longest_hooks_s(config()) == longest_hooks_s(config({"module": "safety_filter", "timeout": 2.0})) == 7 * 30.0
+    both = [{"module": name, "timeout": 2.0} for name in ("safety_filter", "trajectory_analyzer")]
+    assert longest_hooks_s(config(*both)) == 7 * 2.0
+    assert longest_hooks_s(config(enabled=False)) == 0.0
+
+
 def test_the_priority_of_the_run_file_stands_above_that_of_the_class(plugins):
     text = filtering("a", KEEP) + "\n    priority = 7\n"
     assert plugins.users(text)[0].priority == 7
@@ -120,5 +146,19 @@ def test_a_module_needs_no_plugin_of_its_own_to_be_named_in_the_problem(plugins)
 
 def test_helpers_of_the_user_travel_with_the_plugin(plugins):
     helper = plugins.write("def helped():\n    return 1\n")
-    (loaded,) = plugins.users(f"import {helper}, json\n" + module("BasePlugin", "p", "", hooks=["pre_test"]))
-    assert set(loaded.modules) == {helper, loaded.entry.module}
+    own = plugins.write(f"import {helper}, json\n" + module("BasePlugin", "p", "", hooks=["pre_test"]))
+    for _ in range(2):
+        (loaded,) = plugins.users({"module": own})
+        assert {helper, own} <= set(loaded.modules)
+        assert not {"json", "pytest", "realwork.plugins.base"} & set(loaded.modules)
+
+
+def test_a_name_means_the_file_of_the_folder_that_is_loaded_from(tmp_path):
+    common = f"judge_{uuid.uuid4().hex}"
+    for place in ("one", "two"):
+        (tmp_path / place / common).mkdir(parents=True)
+        (tmp_path / place / f"{common}_helper.py").write_text(f"NAME = {place!r}\n")
+        text = filtering("NAME", KEEP).replace("'NAME'", "NAME")
+        (tmp_path / place / common / "inner.py").write_text(f"from {common}_helper import NAME\n{text}")
+    loaded = [load_plugins(config(f"{common}.inner"), folder=tmp_path / place)[-1] for place in ("one", "two", "one")]
+    assert names(loaded) == ["one", "two", "one"]

@@ -27,7 +27,8 @@ def local_ray():
 
     import ray
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    ray.init(address="local", num_cpus=2, resources={"seat": 1}, **quiet)
     yield
     ray.shutdown()
 
@@ -77,6 +78,8 @@ def test_every_kind_answers_from_a_task(plugins):
         ("os._exit(1)", "its process ended before it answered"),
         ("sys.exit(1)", "SystemExit"),
         ("import signal; os.kill(os.getpid(), signal.SIGKILL)", "its process ended before it answered"),
+        ("import asyncio; raise asyncio.CancelledError", "pre_action: its code failed (CancelledError)"),
+        ("raise KeyboardInterrupt", "pre_action: its code failed (KeyboardInterrupt)"),
         ("return 'nonsense'", "must answer with a list of actions, not str"),
         ("raise type('Own', (Exception,), {'__init__': lambda self, a, b: None})(1, 2)", "Own"),
     ],
@@ -152,3 +155,29 @@ def test_managers_decide_together_and_one_that_fails_decides_nothing(plugins):
     assert (before.stopped_by, after.stopped_by) == (None, "first")
     assert (after.strategy.timeout_multiplier, after.strategy.max_retries) == (2.0, 0)
     assert "must answer true or false, not 'no'" in errors["odd"]
+
+
+@pytest.mark.parametrize(("is_idempotent", "calls"), [(True, 2), (False, 1)])
+def test_a_call_is_made_once_more_when_its_process_dies_if_the_plugin_says_that_it_may(
+    plugins, tmp_path, is_idempotent, calls
+):
+    text = filtering("dies", f"open({str(tmp_path / 'calls')!r}, 'a').write('x'); os._exit(1)")
+    _, _, _, row = play(plugins.users(text + f"\n    idempotent = {is_idempotent}\n"))
+    assert (tmp_path / "calls").read_text() == "x" * calls
+    assert "its process ended before it answered" in row["dies"]["error"]
+
+
+def test_a_call_has_what_its_entry_reserves_and_remembers_what_the_last_one_set(plugins):
+    text = filtering(
+        "tells",
+        "import ray; n = context.get('n', 0); context.set('n', n + 1); "
+        "has = ray.get_runtime_context().get_assigned_resources(); "
+        "return [CommandAction(command=f\"{n} {has['CPU']} {has['seat']}\")]",
+    )
+    packed = pack(plugins.users(plugins.entry(text, num_cpus=0.5, resources={"seat": 0.25})))
+
+    async def reviewed():
+        hooks = rollout_hooks(packed, SPEC, RayCalls())
+        return [(await hooks.review([LS]))[0].action.command for _ in range(2)]
+
+    assert asyncio.run(reviewed()) == ["0 0.5 0.25", "1 0.5 0.25"]

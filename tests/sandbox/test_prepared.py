@@ -18,6 +18,7 @@ from realwork.backends import open_backends
 from realwork.config import RunConfig
 from realwork.environment import PackedFolder, prepare
 from realwork.errors import PrepareError
+from realwork.model.scripted import ScriptedCall, ScriptedReply
 from realwork.plugins.hooks import NoHooks
 from realwork.record import RolloutSettings
 from realwork.rollout import run_rollout
@@ -389,6 +390,31 @@ def test_an_environment_that_a_plugin_changed_is_prepared_as_it_is_changed(mark,
     assert (changed.success, plain.success) == (True, False), (changed.error_message, plain.error_message)
     assert changed.image_digest != plain.image_digest
     assert changed.timing.image_s > 0
+
+
+def test_variables_that_a_plugin_sets_for_one_rollout_need_no_image_of_its_own(mark):
+    given = settings(mark, init_commands=['echo "${KEPT}${SEED}" >made'], environment_variables={"KEPT": "kept"})
+
+    class Seeding(NoHooks):
+        def __init__(self, seed):
+            self.seed = seed
+
+        async def modify(self, environment, refuse):
+            variables = environment.environment_variables | {"SEED": self.seed}
+            tests = [f"grep -x seen-{self.seed} seen", f"test $SEED = {self.seed}", "grep -x kept made"]
+            changed = environment.model_dump() | {"environment_variables": variables, "unit_tests": tests}
+            return type(environment).model_validate(changed)
+
+    async def main():
+        spec = SPEC.model_copy(update={"environment_id": mark})
+        call = ScriptedCall(name="execute_command", arguments={"command": "echo seen-$SEED >seen"})
+        script = (ScriptedReply(tool_calls=(call,)),)
+        async with open_backends(given.model_copy(update={"script": script})) as backends:
+            return [await run_rollout(spec, given, backends, Seeding(seed)) for seed in ("11", "22")]
+
+    first, second = asyncio.run(main())
+    assert (first.reward, second.reward) == (1.0, 1.0), (first.error_message, second.error_message)
+    assert first.image_digest == second.image_digest
 
 
 def test_a_folder_that_cannot_be_copied_fails_the_environment():

@@ -27,11 +27,11 @@ class PerformanceRolloutManager(RolloutManagerPlugin):
         return [PluginHookType.POST_EPISODE]
 
     async def should_continue_rollout(self, context: PluginContext) -> bool:
-        graded = [result for result in context.get("results") if result.success is not None]
-        if len(graded) < self._min_episodes:
+        stats = context.get("rollout_stats")
+        graded, successful = int(stats["graded"]), int(stats["successful"])
+        if graded < self._min_episodes:
             return True
-        rate = sum(result.success for result in graded) / len(graded)
-        return rate < self._success_threshold and len(graded) < self._max_episodes
+        return successful / graded < self._success_threshold and graded < self._max_episodes
 
     async def modify_rollout_strategy(self, context: PluginContext) -> dict[str, Any]:
         return {}
