@@ -23,17 +23,20 @@ from realwork.distributed.cluster import (
     Node,
     connected,
     is_connected,
+    local_plugin_problems,
     nodes,
     plugin_problems,
     this_machine,
 )
 from realwork.distributed.driver import Driver
+from realwork.distributed.hooks import RayCalls
 from realwork.distributed.hosts import LocalHost, RayHost
 from realwork.distributed.nodes import Nodes
 from realwork.distributed.result import Observer, RunResult, finished_result
 from realwork.distributed.slot import rollout_memory_mib
 from realwork.errors import InputError
 from realwork.model.budget import Used
+from realwork.plugins.managing import RunPlugins
 from realwork.preflight import Question, capacity_problems, engine_needs, engine_problems, engine_shortcomings
 from realwork.record import RolloutSettings, cut_off_rollout
 from realwork.runfile import RunFile
@@ -106,6 +109,8 @@ def opened(
                 return
         joins = not where.is_local and (where.address is not None or is_connected())
         settings = _checked_settings(run_file, observer.note, joins=joins)
+        if not joins and not where.is_local:  # said before a local Ray is started
+            _raise_problems(run_file, local_plugin_problems(settings.plugins))
         if not where.is_local:
             observer.doing("Joining the Ray cluster" if joins else "Starting a local Ray, which takes seconds")
         with nullcontext() if where.is_local else connected(where.address):
@@ -115,13 +120,16 @@ def opened(
             open_run(directory, run_json, takes_changes=takes_changes)
             with mirror.marked() if mirror is not None else nullcontext():
                 settle_cut_off(directory, lambda spec, unfinished: cut_off_rollout(spec, settings, unfinished))
-                schedule, used = _plan(run_file, run_id, directory)
+                host = LocalHost() if where.is_local else RayHost()
+                plugins = RunPlugins(settings.plugins, settings.config, host.calls or RayCalls())
+                schedule, used = _plan(run_file, run_id, directory, plugins)
                 yield Driver(
-                    LocalHost() if where.is_local else RayHost(),
+                    host,
                     found,
                     settings,
                     schedule,
                     used,
+                    plugins,
                     given_key=given_key(run_file),
                     run_id=run_id,
                     directory=directory,
@@ -155,6 +163,8 @@ def check_run(run_file: RunFile, *, address: str | None = None, on_progress: Cal
     for warning in (*restaging_warnings(run_file.config), *history_warnings(run_file.folders)):
         on_progress(f"warning: {warning}")
     settings = _checked_settings(run_file, on_progress, joins=address is not None)
+    if address is None:
+        _raise_problems(run_file, local_plugin_problems(settings.plugins))
     output = run_file.config.rollout_config.trajectory_output_path
     if is_url(output):
         Mirror(working_copy(output), output).check()
@@ -170,7 +180,7 @@ def _output_directory(config: RunConfig) -> Path:
     return working_copy(output) if is_url(output) else Path(output)
 
 
-def _plan(run_file: RunFile, run_id: str, directory: Path) -> tuple[Schedule, Used]:
+def _plan(run_file: RunFile, run_id: str, directory: Path, plugins: RunPlugins | None = None) -> tuple[Schedule, Used]:
     """What is to be played of the run in `directory`, after the attempts of an earlier start, and what they used."""
     used = Used()
 
@@ -178,6 +188,8 @@ def _plan(run_file: RunFile, run_id: str, directory: Path) -> tuple[Schedule, Us
         nonlocal used
         for summary in earlier_summaries(directory):
             used += _used_in(summary)
+            if plugins is not None:
+                plugins.take_up(summary)
             yield summary
 
     schedule = Schedule(run_file.config, run_id)

@@ -19,6 +19,7 @@ from realwork.api import run
 from realwork.config import RunConfig
 from realwork.distributed.cluster import Node
 from realwork.distributed.driver import Driver
+from realwork.distributed.hooks import LocalCalls
 from realwork.distributed.hosts import LocalHost
 from realwork.distributed.nodes import Examined, Nodes
 from realwork.distributed.rollout_actor import RolloutActor
@@ -26,6 +27,7 @@ from realwork.distributed.store_actor import StoreActor
 from realwork.distributed.yardstick import several_local_nodes
 from realwork.model.budget import Used
 from realwork.opening import SilentObserver
+from realwork.plugins.managing import RunPlugins
 from realwork.preflight import MachineFacts, Question
 from realwork.record import RolloutSettings
 from realwork.runfile import load_run_file
@@ -242,6 +244,7 @@ async def _simulate(in_flight: int, nodes: int) -> SimulatedBench:
             RolloutSettings(config=config, script=()),
             Schedule(config, "bench"),
             Used(),
+            RunPlugins((), config, LocalCalls()),
             given_key=None,
             run_id="bench",
             directory=Path(folder),

@@ -67,20 +67,10 @@ def _common(
     pass
 
 
-def _say(error: InputError) -> int:
-    errors.print(f"error: {error}", markup=False)
-    if error.problems != (str(error),):
-        for problem in error.problems:
-            errors.print(f"  - {problem}", markup=False)
-    return 2
-
-
 def main() -> None:
     """Run the command line and exit."""
     try:
         app()
-    except InputError as error:
-        sys.exit(_say(error))
     except RealworkError as error:
         errors.print(f"error: {error}", markup=False)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, InputError) else 1)

@@ -1,10 +1,12 @@
 """The Ray that a run uses: joined or started, and how many rollouts its nodes can hold."""
 
 import logging
+import math
 import os
 import platform
 import socket
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -20,6 +22,7 @@ from realwork.types import Record
 
 LOCAL_OBJECT_STORE_MIB = 512
 KNOCK_TIMEOUT_S = 5.0
+_FOUND_BY_RAY = frozenset({"memory", "object_store_memory", "TPU", "HPU", "NPU", "neuron_cores"})
 T = TypeVar("T")
 _is_starting = threading.Event()
 
@@ -149,16 +152,31 @@ def _name(node: Mapping[str, Any]) -> str:
 
 
 def plugin_problems(plugins: Sequence[PackedPlugin], found: list[Node]) -> list[str]:
-    """Which of `plugins` no node of Ray's can ever call, with what it wants; where there is no Ray, all can be."""
-    problems = []
+    """Which of `plugins` no node of Ray's can ever call, by what they want; where there is no Ray, all can be."""
+    refused = defaultdict[str, list[str]](list)
     for plugin in plugins:
         options = plugin.options
         wanted = {"CPU": options.get("num_cpus", 0), "GPU": options.get("num_gpus", 0), **options.get("resources", {})}
         wanted = {name: amount for name, amount in wanted.items() if amount}
         if not plugin.builtin and not any(_has(node, wanted) for node in found):
             asked = ", ".join(f"{name} {amount:g}" for name, amount in wanted.items())
-            problems.append(f"plugin {plugin.name}: no node has what a call of it reserves: {asked}")
-    return problems
+            refused[asked].append(plugin.name)
+    return [
+        f"plugin {', '.join(names)}: no node has what a call of it reserves: {asked}"
+        for asked, names in refused.items()
+    ]
+
+
+def local_plugin_problems(plugins: Sequence[PackedPlugin]) -> list[str]:
+    """Which of `plugins` a local Ray can never call, told without one: too many CPUs, or a resource that none has.
+
+    What Ray finds by itself, such as GPUs, is taken for granted.
+    """
+    machine = this_machine()
+    wanted = {name for plugin in plugins for name in plugin.options.get("resources", {})}
+    found = dict.fromkeys([name for name in wanted if ":" in name or name in _FOUND_BY_RAY], math.inf)
+    node = machine.model_copy(update={"resources": {"CPU": machine.cpus, "GPU": math.inf} | found})
+    return plugin_problems(plugins, [node])
 
 
 def _has(node: Node, wanted: Mapping[str, float]) -> bool:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from realwork.distributed.answers import answer
 from realwork.distributed.control import InFlight, RunStatus, serve
 from realwork.distributed.dispatcher import Dispatcher, Started
 from realwork.distributed.fleet import Fleet
-from realwork.distributed.hooks import RayCalls
 from realwork.distributed.hosts import Host
 from realwork.distributed.nodes import Nodes
 from realwork.distributed.pacing import Pacing
@@ -60,6 +59,7 @@ class Driver:
         settings: RolloutSettings,
         schedule: Schedule,
         used: Used,
+        plugins: RunPlugins,
         *,
         given_key: Secret | None,
         run_id: str,
@@ -83,7 +83,7 @@ class Driver:
         self.dispatcher = Dispatcher(schedule, self._placement, self._fleet)
         self._pacing = Pacing(settings, used, schedule, observer, self.dispatcher.wake)
         self._preparing = Preparing(self._environments, schedule, self._placement, observer.doing)
-        self._plugins = RunPlugins(settings.plugins, settings.config, host.calls or RayCalls())
+        self._plugins = plugins
         self._timeout_multipliers: dict[str, float] = {}
         self._failures: Counter[str] = Counter()
         self._recorded = self._bad_requests = 0
@@ -109,6 +109,7 @@ class Driver:
         self._planned = asyncio.create_task(self._plan(stores))
         self._fleet.begin(slots)
         try:
+            await self._decide_on_begun()
             gave_up = await self.dispatcher.dispatch(self._play)
             self._aborted = self._aborted or gave_up
             await self._planned
@@ -226,10 +227,20 @@ class Driver:
             )
         return summary
 
+    async def _decide_on_begun(self) -> None:
+        """Let the rollout managers decide on environments that an earlier start has left half played."""
+        for each in self._schedule.progress():
+            if each.waiting and each.done:
+                decision = await self._asked(self._plugins.decide(each.environment_id))
+                self._carry_out(decision, each.environment_id)
+
     async def _decide(self, summary: RolloutSummary) -> Decision:
         """What the rollout managers make of `summary`."""
+        return Decision() if self._stopping.is_set() else await self._asked(self._plugins.after(summary))
+
+    async def _asked(self, answer: Awaitable[Decision]) -> Decision:
         try:
-            return Decision() if self._stopping.is_set() else await self._plugins.after(summary)
+            return await answer
         except PluginError as error:
             await self._stop(str(error))
             return Decision()

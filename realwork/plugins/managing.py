@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from realwork.config import RunConfig
-from realwork.plugins.answers import Strategy
+from realwork.plugins.answers import Answer, Strategy
 from realwork.plugins.base import PluginHookType
 from realwork.plugins.panel import CallPlugin, PackedPlugin, Panel
 from realwork.plugins.told import HookCall, RolloutStats
@@ -35,6 +35,10 @@ class _Tally:
         self._last: deque[RolloutSummary] = deque(maxlen=kept)
         self._attempts = self._graded = self._successful = self._failed = 0
         self._reward = 0.0
+
+    @property
+    def graded(self) -> int:
+        return self._graded
 
     def add(self, summary: RolloutSummary) -> None:
         self._last.append(summary)
@@ -65,6 +69,8 @@ class RunPlugins:
         self._all = _Tally(KEPT_OF_RUN)
         self._tallies = defaultdict[str, _Tally](lambda: _Tally(KEPT_OF_ENVIRONMENT))
         self._locks = defaultdict[str, asyncio.Lock](asyncio.Lock)
+        self._stopped = defaultdict[str, dict[str, int]](dict)
+        self._strategies = defaultdict[str, dict[str, dict[str, Any]]](dict)
 
     def take_up(self, summary: RolloutSummary) -> None:
         """Count an attempt of an earlier start of the run; before `begin`."""
@@ -99,6 +105,7 @@ class RunPlugins:
             call = tally.call(hook=PluginHookType.POST_EPISODE, environment_id=environment_id)
             for plugin in self._panel.managers():
                 answer = await self._panel.ask(plugin, call)
+                self._note(plugin.name, environment_id, answer, tally.graded)
                 stopped_by = decision.stopped_by if answer.go_on else decision.stopped_by or plugin.name
                 wanted = (answer.strategy or Strategy()).model_dump(exclude_none=True)
                 strategy = Strategy(**(wanted | decision.strategy.model_dump(exclude_none=True)))
@@ -106,9 +113,24 @@ class RunPlugins:
         self._panel.raise_critical()
         return decision
 
+    def _note(self, name: str, environment_id: str, answer: Answer, graded: int) -> None:
+        """Keep what the manager `name` decided, for the record of the run."""
+        if not answer.go_on:
+            self._stopped[name].setdefault(environment_id, graded)
+        if answer.strategy is not None and (wanted := answer.strategy.model_dump(exclude_none=True)):
+            self._strategies[name][environment_id] = wanted
+
     def data(self) -> dict[str, Any]:
-        """What each plugin that was called between rollouts has said, and how its calls went, by its name."""
-        return self._panel.data()
+        """What each plugin that was called between rollouts has said and decided, and how its calls went, by its name.
+
+        `stopped` are environments, each with how many of its episodes were graded then.
+        """
+        data: dict[str, Any] = self._panel.data()
+        for name, stopped in self._stopped.items():
+            data[name]["stopped"] = stopped
+        for name, strategies in self._strategies.items():
+            data[name]["strategy"] = strategies
+        return data
 
     async def end(self) -> dict[str, str]:
         """Tell that the run has ended, wait for all who were told, and answer the first error of each plugin."""

@@ -6,6 +6,7 @@ from collections import defaultdict
 from realwork.config import RunConfig
 from realwork.distributed.cluster import Node
 from realwork.distributed.driver import Driver
+from realwork.distributed.hooks import LocalCalls
 from realwork.distributed.hosts import LocalHost
 from realwork.distributed.nodes import Examined, Nodes
 from realwork.distributed.rollout_actor import RolloutActor
@@ -13,6 +14,7 @@ from realwork.distributed.store_actor import StoreActor
 from realwork.errors import SandboxError
 from realwork.model.budget import Used
 from realwork.opening import SilentObserver
+from realwork.plugins.managing import RunPlugins
 from realwork.preflight import MachineFacts, Question
 from realwork.record import RolloutSettings
 from realwork.schedule import Schedule
@@ -168,6 +170,7 @@ def driver_of(world, found, directory, *, rooms=(2, 2), observer=None):
         RolloutSettings(config=found, script=()),
         Schedule(found, "r"),
         Used(),
+        RunPlugins((), found, LocalCalls()),
         given_key=None,
         run_id="r",
         directory=directory,

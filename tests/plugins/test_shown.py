@@ -85,6 +85,8 @@ def test_a_run_tells_what_it_left_out_and_what_plugins_print_is_no_result(manage
     played = realwork("run", managed, "--no-ray", "--run-id", "r", "--sandbox", "local", cwd=tmp_path)
     assert played.returncode == 0, played.stderr
     assert "2 rollouts were made unnecessary by episode control or a plugin" in plain(played.stderr)
+    assert "mgr stopped e after 2 episodes" in plain(played.stderr)
+    assert "stopped e after 2 episodes" in realwork("stats", tmp_path / "out" / "r", cwd=tmp_path).stdout
     assert "asked" in played.stderr
     assert "asked" not in played.stdout
 
@@ -107,3 +109,18 @@ def test_the_command_refuses_a_plugin_that_no_other_process_can_run(managed, tmp
     refused = realwork("plugins", managed, cwd=tmp_path)
     assert refused.returncode == 2
     assert "plugin mgr: mgr: cannot be pickled, so no other process can run it" in plain(refused.stderr)
+
+
+def test_a_resource_that_no_local_ray_has_is_refused_before_one_is_started_and_once_for_an_entry(managed, tmp_path):
+    document = json.loads(managed.read_text())
+    document["plugins"] = [{"module": "mgr", "resources": {"licence": 1}}]
+    managed.write_text(json.dumps(document))
+    two = filtering("one", "return actions").replace("Plugin(", "One(") + filtering("two", "return actions")
+    (tmp_path / "mgr.py").write_text(two)
+    for command in ("check", "run"):
+        refused = realwork(command, managed, "--sandbox", "local", cwd=tmp_path)
+        assert refused.returncode == 2
+        said = "plugin one, two: no node has what a call of it reserves: CPU 0.25, licence 1"
+        assert refused.stderr.count("no node has") == 1
+        assert said in plain(refused.stderr)
+        assert "Starting a local Ray" not in refused.stderr
