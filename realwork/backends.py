@@ -24,7 +24,7 @@ from realwork.model.scripted import ScriptedModel
 from realwork.record import RolloutSettings
 from realwork.rollout import Backends, longest_s, preparation_s
 from realwork.sandbox import labels
-from realwork.sandbox.base import Sandbox, SandboxSpec
+from realwork.sandbox.base import CommandResult, Sandbox, SandboxSpec
 from realwork.sandbox.cpu_slots import CpuSlots, NoSlots, Slots
 from realwork.sandbox.memory import open_memory
 from realwork.secret import Secret, read_key
@@ -267,12 +267,12 @@ class _LocalBackends(_CommonBackend):
 
 
 class _MemoryBackends(_LocalBackends):
-    """Sandboxes that run nothing, for measuring all else."""
+    """Sandboxes that run nothing, in which every command succeeds, for measuring all else."""
 
     @asynccontextmanager
     async def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AsyncIterator[Sandbox]:
         """See `Backends.open_sandbox`."""
-        async with open_memory() as sandbox:
+        async with open_memory(otherwise=CommandResult(exit_code=0)) as sandbox:
             yield sandbox
 
 

@@ -195,12 +195,12 @@ def scale(
     results.print(
         f"{played.rollouts:,} rollouts of a sandbox that runs nothing, on {played.nodes} nodes of a real Ray: "
         f"{played.seconds:.1f} s, {played.graded:,} graded\n"
-        "          CPU ms a rollout   MiB after a tenth   MiB at the end\n"
-        f"driver  {played.driver_ms:18.2f} {played.driver_mib[0]:19.0f} {played.driver_mib[1]:16.0f}\n"
-        f"store   {played.store_ms:18.2f} {played.store_mib[0]:19.0f} {played.store_mib[1]:16.0f}\n"
+        "          CPU ms a rollout   MiB after half   MiB at the end\n"
+        f"driver  {played.driver_ms:18.2f} {played.driver_mib[0]:16.0f} {played.driver_mib[1]:16.0f}\n"
+        f"store   {played.store_ms:18.2f} {played.store_mib[0]:16.0f} {played.store_mib[1]:16.0f}\n"
         f"{simulated.rollouts:,} simulated rollouts, {simulated.in_flight:,} in flight on {simulated.nodes} nodes: "
         f"{simulated.seconds:.1f} s\n"
-        f"a decision of the scheduler takes {simulated.decision_ms:.3f} ms, the slowest took "
-        f"{simulated.slowest_decision_ms:.2f} ms; driver and simulation {simulated.driver_ms:.2f} CPU ms a rollout",
+        f"a decision of the scheduler takes {simulated.decision_ms:.2f} ms, 99.9% of them less than "
+        f"{simulated.most_decision_ms:.2f} ms; driver and simulation {simulated.driver_ms:.2f} CPU ms a rollout",
         markup=False,
     )

@@ -34,8 +34,7 @@ class Dispatcher:
         in_flight: by trajectory id.
         is_paused: whether nothing more is started for now.
         most_in_flight: rollouts in flight at the same moment, so far.
-        decisions: how many rollouts it has started.
-        decision_s, slowest_decision_s: CPU seconds that deciding has taken, in all and at most.
+        decision_s: CPU seconds that each decision has taken, if it is set to a list.
     """
 
     def __init__(
@@ -43,8 +42,8 @@ class Dispatcher:
     ) -> None:
         self.in_flight: dict[str, Started] = {}
         self.is_paused = False
-        self.most_in_flight = self.decisions = 0
-        self.decision_s = self.slowest_decision_s = 0.0
+        self.most_in_flight = 0
+        self.decision_s: list[float] | None = None
         self._schedule = schedule
         self._placement = placement
         self._fleet = fleet
@@ -123,13 +122,9 @@ class Dispatcher:
         started = Started(spec, self._fleet.take(node_id), now)
         self.in_flight[spec.trajectory_id] = started
         self.most_in_flight = max(self.most_in_flight, len(self.in_flight))
-        self._count(time.thread_time() - began)
+        if self.decision_s is not None:
+            self.decision_s.append(time.thread_time() - began)
         return started
-
-    def _count(self, seconds: float) -> None:
-        self.decisions += 1
-        self.decision_s += seconds
-        self.slowest_decision_s = max(self.slowest_decision_s, seconds)
 
     async def _played(self, started: Started, play: Callable[[Started], Awaitable[None]]) -> None:
         try:

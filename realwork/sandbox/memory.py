@@ -12,6 +12,8 @@ from realwork.sandbox.base import CommandResult, FileContent, Keep
 from realwork.sandbox.files import pack_files, regular_files
 from realwork.types import Snapshot
 
+NOT_SCRIPTED = CommandResult(exit_code=127, stderr=b"sh: no answer was scripted for this command\n")
+
 
 class MemorySandbox:
     """Answers each command as it was told to; see `realwork.sandbox.base.Sandbox`.
@@ -27,8 +29,14 @@ class MemorySandbox:
         is_disk_full: whether more has been written than may be.
     """
 
-    def __init__(self, answers: Mapping[str, CommandResult | Exception] | None = None) -> None:
+    def __init__(
+        self,
+        answers: Mapping[str, CommandResult | Exception] | None = None,
+        *,
+        otherwise: CommandResult = NOT_SCRIPTED,
+    ) -> None:
         self.answers = dict(answers or {})
+        self._otherwise = otherwise
         self.files: dict[str, bytes] = {}
         self.commands: list[str] = []
         self.apart: list[str] = []
@@ -50,14 +58,14 @@ class MemorySandbox:
     async def execute(
         self, command: str, *, timeout_s: float, working_directory: str, limit_bytes: int = 65536, apart: bool = False
     ) -> CommandResult:
-        """The scripted answer; an exception is raised; a command without an answer is not found (exit code 127)."""
+        """The scripted answer; an exception is raised; to a command without one, `otherwise`: not found."""
         self.commands.append(command)
         if apart:
             self.apart.append(command)
         answer = self.answers.get(command)
         if isinstance(answer, Exception):
             raise answer
-        return answer or CommandResult(exit_code=127, stderr=b"sh: no answer was scripted for this command\n")
+        return answer or self._otherwise
 
     async def write_file(self, path: str, content: bytes) -> None:
         path = _checked(path)
@@ -134,9 +142,11 @@ class MemorySandbox:
 
 
 @asynccontextmanager
-async def open_memory(answers: Mapping[str, CommandResult | Exception] | None = None) -> AsyncIterator[MemorySandbox]:
+async def open_memory(
+    answers: Mapping[str, CommandResult | Exception] | None = None, *, otherwise: CommandResult = NOT_SCRIPTED
+) -> AsyncIterator[MemorySandbox]:
     """A `MemorySandbox` for the length of the block."""
-    yield MemorySandbox(answers)
+    yield MemorySandbox(answers, otherwise=otherwise)
 
 
 def _checked(path: str) -> str:
