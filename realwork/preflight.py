@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
 from realwork.config import RunConfig
@@ -16,6 +15,7 @@ from realwork.errors import ModelRefused, SandboxError
 from realwork.sandbox.abilities import abilities
 from realwork.sandbox.engine import Engine, open_engine
 from realwork.sandbox.image import can_be_pulled, check_shell, ensure_image, inspect_image
+from realwork.sandbox.kept import data_directory
 from realwork.secret import NO_KEY, KeySource, Secret, read_key
 from realwork.types import Record
 
@@ -145,12 +145,8 @@ async def _engine_facts(question: Question) -> MachineFacts:
 
 async def _free_disk_mib(engine: Engine) -> int | None:
     """What is free where an engine of this machine keeps its data."""
-    root = (await engine.call("asking where the engine keeps its data", engine.client.info))["DockerRootDir"]
-    return await asyncio.to_thread(_free_mib, Path(root))
-
-
-def _free_mib(directory: Path) -> int | None:
-    return shutil.disk_usage(directory).free >> 20 if directory.is_dir() else None
+    directory = await data_directory(engine)
+    return (await asyncio.to_thread(shutil.disk_usage, directory)).free >> 20 if directory is not None else None
 
 
 def engine_problems(needs: EngineNeeds | None, on_progress: Callable[[str], None] = lambda _: None) -> list[str]:

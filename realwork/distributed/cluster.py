@@ -22,6 +22,7 @@ from realwork.types import Record
 
 LOCAL_OBJECT_STORE_MIB = 512
 KNOCK_TIMEOUT_S = 5.0
+TIMED_OUT = "timed out during startup"
 _FOUND_BY_RAY = frozenset({"memory", "object_store_memory", "TPU", "HPU", "NPU", "neuron_cores"})
 T = TypeVar("T")
 _is_starting = threading.Event()
@@ -64,29 +65,43 @@ def connected(address: str | None) -> Iterator[None]:
     if address is None:
         # Containers have limits of their own; Ray's monitor would blame our actors for their memory.
         os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
-        _is_starting.set()
         try:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=LOCAL_OBJECT_STORE_MIB << 20,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            _start()
         except Exception as error:  # Ray has no type of its own for it
             said = str(error).strip().partition("\n")[0]
             raise InputError(
                 f"a local Ray could not be started: {said}. If this machine is busy, try again; else see what its "
                 "processes wrote below /tmp/ray/session_latest/logs"
             ) from error
-        finally:
-            _is_starting.clear()
     else:
         _join(address)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start() -> None:
+    """Start a local Ray, which gives up after 30 s: on a busy machine it gets a second chance."""
+    _is_starting.set()
+    try:
+        for is_last in (False, True):
+            try:
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    object_store_memory=LOCAL_OBJECT_STORE_MIB << 20,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            except Exception as error:  # Ray has no type of its own for it
+                ray.shutdown()
+                if is_last or TIMED_OUT not in str(error):
+                    raise
+            else:
+                return
+    finally:
+        _is_starting.clear()
 
 
 def this_node() -> str:

@@ -6,11 +6,12 @@ to be so within `ANSWER_S`.
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError
 
 from realwork.distributed.answers import answer
 from realwork.errors import InputError, NodeError, RealworkError
@@ -20,6 +21,7 @@ from realwork.types import Message, Record
 log = logging.getLogger(__name__)
 NAMESPACE = "realwork"
 ANSWER_S = 20.0
+AGAIN_AFTER_S = 1.0
 
 
 class Asked(Record):
@@ -81,31 +83,33 @@ class Mailbox:
     """Holds what is asked of a run until its driver takes it."""
 
     def __init__(self) -> None:
-        self._waiting: asyncio.Queue[tuple[int, Asked]] = asyncio.Queue()
-        self._answers: dict[int, asyncio.Future[Told]] = {}
-        self._count = 0
+        self._waiting: asyncio.Queue[tuple[str, Asked]] = asyncio.Queue()
+        self._answers: dict[str, asyncio.Future[Told]] = {}
 
     async def ask(self, asked: Asked) -> Told:
         """What the driver answers."""
-        number, self._count = self._count, self._count + 1
+        name = uuid.uuid4().hex
         future: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
-        self._answers[number] = future
+        self._answers[name] = future
         try:
             async with asyncio.timeout(ANSWER_S):
-                self._waiting.put_nowait((number, asked))
+                self._waiting.put_nowait((name, asked))
                 return await future
         except TimeoutError:
             return Told(problem=f"the run's driver gave no answer for {ANSWER_S:g} s")
         finally:
-            del self._answers[number]
+            del self._answers[name]
 
-    async def next(self) -> tuple[int, Asked]:
-        """What is asked next, as soon as something is."""
-        return await self._waiting.get()
+    async def next(self) -> tuple[str, Asked]:
+        """What is asked next, as soon as something is, under a name of its own; nothing that nobody waits for."""
+        while True:
+            name, asked = await self._waiting.get()
+            if name in self._answers:
+                return name, asked
 
-    def reply(self, number: int, told: Told) -> None:
-        """The driver's answer to what was asked under that number."""
-        if (future := self._answers.get(number)) is not None and not future.done():
+    def reply(self, name: str, told: Told) -> None:
+        """The driver's answer to what was asked under that name."""
+        if (future := self._answers.get(name)) is not None and not future.done():
             future.set_result(told)
 
 
@@ -119,19 +123,22 @@ async def serve(central: Any, reply: Callable[[Asked], Awaitable[Told]]) -> None
     async with asyncio.TaskGroup() as replies:
         while True:
             try:
-                number, asked = await answer(central.next_asked.remote())
-            except (RayError, NodeError) as error:
-                log.warning("The run can no longer be steered from elsewhere: %s", error)
-                return
-            replies.create_task(_reply(central, number, asked, reply))
+                name, asked = await answer(central.next_asked.remote())
+            except (RayError, NodeError) as error:  # it may be restarting
+                if isinstance(error, ActorDiedError):
+                    log.warning("The run can no longer be steered from elsewhere: %s", error)
+                    return
+                await asyncio.sleep(AGAIN_AFTER_S)
+            else:
+                replies.create_task(_reply(central, name, asked, reply))
 
 
-async def _reply(central: Any, number: int, asked: Asked, reply: Callable[[Asked], Awaitable[Told]]) -> None:
+async def _reply(central: Any, name: str, asked: Asked, reply: Callable[[Asked], Awaitable[Told]]) -> None:
     try:
         told = await reply(asked)
-    except RealworkError as error:
-        told = Told(problem=str(error))
-    central.reply.remote(number, told)
+    except (RealworkError, RayError, TimeoutError) as error:
+        told = Told(problem=str(error) or "it took too long")
+    central.reply.remote(name, told)
 
 
 def running() -> list[str]:

@@ -34,6 +34,7 @@ class Dispatcher:
         in_flight: by trajectory id.
         is_paused: whether nothing more is started for now.
         most_in_flight: rollouts in flight at the same moment, so far.
+        held: what still has to be written of rollouts that were taken out of the schedule.
         decision_s: CPU seconds that each decision has taken, if it is set to a list.
     """
 
@@ -42,13 +43,14 @@ class Dispatcher:
     ) -> None:
         self.in_flight: dict[str, Started] = {}
         self.is_paused = False
-        self.most_in_flight = 0
+        self.most_in_flight = self.held = 0
         self.decision_s: list[float] | None = None
         self._schedule = schedule
         self._placement = placement
         self._fleet = fleet
         self._without_node_s = without_node_s
         self._failed_on: dict[str, str] = {}
+        self._graded: set[str] = set()
         self._last_error = ""
         self._is_stopped = False
         self._woken = asyncio.Event()
@@ -79,7 +81,7 @@ class Dispatcher:
         Else why the rest cannot be played: there has long been no node, or all nodes fail again and again.
         """
         async with asyncio.TaskGroup() as tasks:
-            while not self._is_stopped and not self._schedule.finished:
+            while not self._is_stopped and (self.held or not self._schedule.finished):
                 self._woken.clear()
                 if (started := self._start()) is not None:
                     tasks.create_task(self._played(started, play))
@@ -100,7 +102,7 @@ class Dispatcher:
     def _hopeless(self) -> str | None:
         if self._placement.is_hopeless:
             return f"on every node one rollout after the other fails, the last one so: {self._last_error}"
-        if self._placement.room or self.in_flight:
+        if self._placement.room or self.in_flight or self.is_paused:
             self._had_node_at = time.monotonic()
         if time.monotonic() > self._had_node_at + self._without_node_s:
             return f"there has been no node that can play a rollout for {self._without_node_s:.0f} s"
@@ -132,19 +134,33 @@ class Dispatcher:
         finally:
             self.in_flight.pop(started.spec.trajectory_id, None)
             self._placement.release(started.slot.node_id)
-            is_needed = not self._is_stopped and self._schedule.left > len(self.in_flight)
+            is_waited_for = not self._is_stopped and self._schedule.left > len(self.in_flight)
+            is_needed = is_waited_for and len(self.in_flight) < self.limit
             self._fleet.give_back(started.slot, is_needed=is_needed)
-            if not is_needed:
+            if not is_waited_for:
                 self._fleet.end_idle()
             self.wake()
 
+    def works(self, environment_id: str) -> bool:
+        """Whether a rollout of the environment has been graded, so that it is not at fault where one fails."""
+        return environment_id in self._graded
+
     def record(self, started: Started, summary: RolloutSummary) -> float:
-        """Take note of how a rollout ended on its node; the seconds for which the node rests from now on, mostly 0."""
-        node_id, rollout_id = started.slot.node_id, started.spec.rollout_id
+        """Take note of how a rollout ended on its node; the seconds for which the node rests from now on, mostly 0.
+
+        What an agent, an endpoint, a grader or the run itself has ended says nothing of the node.
+        """
+        node_id, spec = started.slot.node_id, started.spec
         if summary.failure_cause is None:
-            self._failed_on.pop(rollout_id, None)
-        else:
-            self._failed_on[rollout_id] = node_id
-            self._last_error = summary.error_message or summary.failure_cause
-        is_nodes_fault = summary.failure_cause in ("sandbox", "node") and not summary.fails_environment
-        return self._placement.record(node_id, time.monotonic(), failed=is_nodes_fault)
+            self._graded.add(spec.environment_id)
+            self._failed_on.pop(spec.rollout_id, None)
+            self._placement.note_success(node_id)
+            return 0.0
+        self._failed_on[spec.rollout_id] = node_id
+        if not summary.retryable:
+            del self._failed_on[spec.rollout_id]
+        if summary.failure_cause not in ("sandbox", "node") or summary.loses_sandbox or summary.fails_environment:
+            return 0.0
+        self._last_error = summary.error_message or summary.failure_cause
+        is_sound = self.works(spec.environment_id)
+        return self._placement.note_failure(node_id, time.monotonic(), spec.environment_id, is_sound=is_sound)

@@ -26,6 +26,7 @@ from realwork.distributed.preparing import Preparing
 from realwork.distributed.result import Notices, Observer, RunResult
 from realwork.distributed.slot import STORE_WAIT_S, STORE_WAIT_STOPPING_S, Shared, Slot, rollout_memory_mib
 from realwork.distributed.steering import Steering
+from realwork.distributed.stopping import Stopping
 from realwork.distributed.store_actor import start_stores
 from realwork.distributed.stores import Stores
 from realwork.errors import Cancelled, PluginError, RealworkError, StoreError
@@ -37,7 +38,6 @@ from realwork.secret import Secret
 from realwork.types import RolloutSpec, RolloutSummary
 
 log = logging.getLogger(__name__)
-STOP_GRACE_S = 15.0
 BAD_REQUESTS = 5
 """So many first attempts with nothing but bad requests say that no other will be better."""
 
@@ -50,6 +50,7 @@ class Driver:
         directory: of the run.
         stores: of the run while it goes on, else null.
         dispatcher: what is in flight.
+        steering: answers what is asked of the run, once it has begun.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Driver:
         nodes.place(self._placement)
         self._fleet = Fleet(self._placement, self._make_slot)
         self.dispatcher = Dispatcher(schedule, self._placement, self._fleet)
+        self._stopping = Stopping(self.dispatcher, self._fleet)
         self._pacing = Pacing(settings, used, schedule, observer, self.dispatcher.wake)
         self._preparing = Preparing(self._environments, schedule, self._placement, observer.doing)
         self._plugins = plugins
@@ -88,12 +90,9 @@ class Driver:
         self._failures: Counter[str] = Counter()
         self._recorded = self._bad_requests = 0
         self._notices = Notices(observer, warns_of_usage=settings.config.llm_config.warn_high_usage)
-        self._stopping = asyncio.Event()
         self._shared: Shared | None = None
         self._planned: asyncio.Task[None] | None = None
         self.stores: Stores | None = None
-        self._interrupted = False
-        self._aborted: str | None = None
         self._began = time.monotonic()
 
     async def run(self) -> RunResult:
@@ -111,24 +110,31 @@ class Driver:
         try:
             await self._decide_on_begun()
             gave_up = await self.dispatcher.dispatch(self._play)
-            self._aborted = self._aborted or gave_up
+            self._stopping.why = self._stopping.why or gave_up
             await self._planned
             await self._close(stores)
-            await self._nodes.sweep(self._settings, self.run_id)
+            await self._nodes.sweep(self._settings, self.run_id, is_urgent=self._stopping.is_interrupted)
         finally:
             self.stores = None
+            self._stopping.end()
+            await self._end(watches)
             self._fleet.kill()
             stores.kill(self._host)
-            for watch in watches:
-                watch.cancel()
             if self._pacing.gate is not None:
                 self._host.kill(self._pacing.gate)
             await self._host.close()
-        if not self._interrupted:
+        if not self._stopping.is_interrupted:
             for name, error in (await self._plugins.end()).items():
                 self._observer.note(f"plugin {name}: {error}")
         self._note_plugins()
         return self._result()
+
+    async def _end(self, watches: list[asyncio.Task[None]]) -> None:
+        for watch in watches:
+            watch.cancel()
+        for ended in await asyncio.gather(*watches, return_exceptions=True):
+            if isinstance(ended, Exception):
+                log.warning("What went on beside the rollouts had ended early", exc_info=ended)
 
     def _share(self, stores: Stores) -> Shared:
         return Shared(
@@ -143,19 +149,25 @@ class Driver:
         )
 
     def _make_slot(self, node_id: str) -> Slot:
+        return Slot(self._running, node_id)
+
+    @property
+    def _running(self) -> Shared:
         assert self._shared is not None, "the run has begun"
-        return Slot(self._shared, node_id)
+        return self._shared
 
     def _watches(self, stores: Stores) -> list[Coroutine[Any, Any, None]]:
         """What goes on beside the rollouts."""
-        steering = Steering(self.dispatcher, self._schedule, self._placement, self._status, self._cancel_waiting)
+        self.steering = Steering(
+            self.run_id, self.dispatcher, self._schedule, self._placement, self._status, self._cancel_waiting
+        )
         nodes = self._nodes.watch(
             self._placement,
             on_change=self.dispatcher.wake,
             note=self._observer.note,
-            left=lambda: self._schedule.left,
+            left=lambda: 0 if self.dispatcher.is_paused else self._schedule.left,
         )
-        return [serve(stores.central, steering.reply), nodes, self._pacing.watch()]
+        return [serve(stores.central, self.steering.reply), nodes, self._pacing.watch()]
 
     def _note_plugins(self) -> None:
         if said := self._plugins.data():
@@ -171,28 +183,18 @@ class Driver:
                 planned = {each.environment_id: each.planned for each in self._schedule.progress()}
                 await stores.plan(planned, self._settings.config.episode_control_config.group_index)
         except (RayError, RealworkError, TimeoutError) as error:
-            await self._stop(f"the plan cannot be written: {error}")
+            self._stopping.stop(f"the plan cannot be written: {error}")
 
     async def _close(self, stores: Stores) -> None:
         try:
-            async with asyncio.timeout(STORE_WAIT_STOPPING_S if self._stopping.is_set() else STORE_WAIT_S):
+            async with asyncio.timeout(STORE_WAIT_STOPPING_S if self._stopping.is_set else STORE_WAIT_S):
                 await stores.close()
         except (RayError, RealworkError, TimeoutError) as error:
-            self._aborted = self._aborted or f"the store did not close: {error}"
+            self._stopping.why = self._stopping.why or f"the store did not close: {error}"
 
     async def interrupt(self) -> None:
         """Start nothing more and cut what is in flight; `run` returns soon, with what is stuck killed."""
-        self._interrupted = True
-        await self._stop()
-        await asyncio.sleep(STOP_GRACE_S)
-        self._fleet.cut()
-
-    async def _stop(self, why: str | None = None) -> None:
-        """Start nothing more and cut what is in flight; `why` the run cannot go on, null for an interruption."""
-        self._aborted = self._aborted or why
-        self._stopping.set()
-        self._fleet.stop()
-        self.dispatcher.stop()
+        self._stopping.interrupt()
 
     async def _play(self, started: Started) -> None:
         """Play a rollout and record how it ended; the first ones wait until all are planned."""
@@ -200,8 +202,8 @@ class Driver:
         try:
             if self._planned is not None:
                 await asyncio.shield(self._planned)
-            await self._pacing.pause_before(spec, self._stopping)
-            if self._stopping.is_set():
+            await self._pacing.pause_before(spec, self._stopping.event)
+            if self._stopping.is_set:
                 return
             self._observer.rollout_started(spec)
             factor = self._timeout_multipliers.get(spec.environment_id, 1.0)
@@ -212,15 +214,15 @@ class Driver:
             summary = self._judged(started, summary)
             await self._record(summary, await self._decide(summary))
         except (RayError, RealworkError, TimeoutError) as error:
-            await self._stop(f"no row can be written: {error}")
+            self._stopping.stop(f"no row can be written: {error}")
 
     def _judged(self, started: Started, summary: RolloutSummary) -> RolloutSummary:
         """`summary`, in which what failed on one node only does not fail its environment."""
-        node_id = started.slot.node_id
-        elsewhere = [each for each in self._placement.with_image(summary.spec.environment_id) if each != node_id]
-        if summary.fails_environment and elsewhere:
+        node_id, environment_id = started.slot.node_id, summary.spec.environment_id
+        elsewhere = [each for each in self._placement.with_image(environment_id) if each != node_id]
+        if summary.fails_environment and (elsewhere or self.dispatcher.works(environment_id)):
             summary = summary.model_copy(update={"fails_environment": False, "retryable": True})
-        if not self._stopping.is_set() and (rest_s := self.dispatcher.record(started, summary)):
+        if not self._stopping.is_set and (rest_s := self.dispatcher.record(started, summary)):
             names = {place.node_id: place.name for place in self._placement.places(0.0)}
             self._observer.note(
                 f"node {names.get(node_id, node_id)} failed several rollouts in a row and rests for {rest_s:.0f} s"
@@ -236,13 +238,13 @@ class Driver:
 
     async def _decide(self, summary: RolloutSummary) -> Decision:
         """What the rollout managers make of `summary`."""
-        return Decision() if self._stopping.is_set() else await self._asked(self._plugins.after(summary))
+        return Decision() if self._stopping.is_set else await self._asked(self._plugins.after(summary))
 
     async def _asked(self, answer: Awaitable[Decision]) -> Decision:
         try:
             return await answer
         except PluginError as error:
-            await self._stop(str(error))
+            self._stopping.stop(str(error))
             return Decision()
 
     async def _record(self, summary: RolloutSummary, decision: Decision) -> None:
@@ -255,11 +257,11 @@ class Driver:
             self._failures[summary.failure_cause or "unknown"] += progress.failed - failed_before
         self._recorded += 1
         self._bad_requests += summary.is_bad_request
-        if not self._stopping.is_set():
+        if not self._stopping.is_set:
             if summary.aborts_run:
-                await self._stop(summary.error_message)
+                self._stopping.stop(summary.error_message)
             elif self._recorded == self._bad_requests == BAD_REQUESTS:
-                await self._stop(f"the first {BAD_REQUESTS} rollouts were all refused: {summary.error_message}")
+                self._stopping.stop(f"the first {BAD_REQUESTS} rollouts were all refused: {summary.error_message}")
         self._notices.tell_of(summary)
         self._observer.rollout_finished(summary, progress)
 
@@ -274,12 +276,17 @@ class Driver:
 
     async def _cancel_waiting(self, spec: RolloutSpec) -> None:
         """Write the row of a rollout that was taken out of the schedule."""
-        lost = failed_rollout(spec, self._settings, Cancelled("it was cancelled before it began"))
-        async with asyncio.timeout(STORE_WAIT_S):
-            if self.stores is not None:
-                await answer(self.stores.of(spec).commit_lost.remote(lost))
         self._failures["cancelled"] += 1
-        self.dispatcher.wake()
+        self.dispatcher.held += 1
+        lost = failed_rollout(spec, self._settings, Cancelled("it was cancelled before it began"))
+        try:
+            async with asyncio.timeout(STORE_WAIT_S):
+                await answer(self._running.stores.of(spec).commit_lost.remote(lost))
+        except (RayError, RealworkError, TimeoutError) as error:
+            self._stopping.stop(f"no row can be written: {error}")
+        finally:
+            self.dispatcher.held -= 1
+            self.dispatcher.wake()
 
     def _status(self, in_flight: tuple[InFlight, ...]) -> RunStatus:
         return RunStatus(
@@ -300,7 +307,7 @@ class Driver:
             directory=str(self.directory),
             environments=tuple(self._schedule.progress()),
             failures=dict(self._failures),
-            interrupted=self._interrupted,
-            aborted=self._aborted or self._pacing.short_of,
+            interrupted=self._stopping.is_interrupted,
+            aborted=self._stopping.why or self._pacing.short_of,
             duration_s=time.monotonic() - self._began,
         )

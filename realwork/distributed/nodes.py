@@ -34,6 +34,8 @@ AGAIN_AFTER_S = 30.0
 LONGEST_AGAIN_S = 600.0
 DEMAND_EVERY_S = 10.0
 SWEEP_S = 30.0
+URGENT_SWEEP_S = 5.0
+REQUEST_S = 5.0
 MAX_TOLD = 20
 
 
@@ -74,6 +76,7 @@ class Nodes:
         self._watches = watches
         self._pulls = asyncio.Semaphore(PULLS)
         self._known: dict[str, Node] = {}
+        self._missed: set[str] = set()
         self._again: dict[str, tuple[float, float]] = {}
         self._welcoming: dict[str, asyncio.Task[None]] = {}
         self._demanded = 0
@@ -160,6 +163,7 @@ class Nodes:
         for each in self.found:
             if not each.room:
                 self._again[each.node.node_id] = (0.0 if each.facts.missing_images else AGAIN_AFTER_S, AGAIN_AFTER_S)
+        await self._request(0)  # what a run has left that was killed
         try:
             while True:
                 await self._look(placement, on_change, note)
@@ -169,15 +173,14 @@ class Nodes:
             for task in self._welcoming.values():
                 task.cancel()
             if self._demanded:
-                request_resources(bundles=[])
+                await self._request(0)
 
-    async def sweep(self, settings: RolloutSettings, run_id: str) -> None:
+    async def sweep(self, settings: RolloutSettings, run_id: str, *, is_urgent: bool) -> None:
         """Remove what the run has left on the engines of other nodes, as far as they answer soon."""
-        if self._watches:
-            asked = (settings.config, run_id, settings.driver)
-            calls = [answer(on_node(node_id, sweep_here, *asked)) for node_id in self._known]
+        if self._watches and settings.config.sandbox_config.kind == "docker":
+            calls = [answer(on_node(node_id, sweep_here, run_id, settings.driver)) for node_id in self._known]
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SWEEP_S):
+                async with asyncio.timeout(URGENT_SWEEP_S if is_urgent else SWEEP_S):
                     await asyncio.gather(*calls, return_exceptions=True)
 
     async def _look(self, placement: Placement, on_change: Callable[[], None], note: Callable[[str], None]) -> None:
@@ -186,11 +189,13 @@ class Nodes:
         except (RayError, RuntimeError, OSError) as error:
             log.warning("The cluster does not tell its nodes: %s", error)
             return
-        for node_id in self._known.keys() - alive.keys():
+        missing = self._known.keys() - alive.keys()
+        for node_id in missing & self._missed:  # twice in a row: the control service may just have been restarted
             note(f"node {self._known.pop(node_id).name} is gone; what was in flight there is run again elsewhere")
             self._again.pop(node_id, None)
             placement.remove(node_id)
             on_change()
+        self._missed = set(missing)
         now = time.monotonic()
         for node_id, node in alive.items():
             is_new = node_id not in self._known
@@ -213,6 +218,8 @@ class Nodes:
             async with self._pulls:
                 question = self._question.model_copy(update={"pulls": True})
                 examined = self._examined(node, await _asked(node, question, PULL_S))
+        if node.node_id not in self._known:
+            return
         _, pause_s = self._again.pop(node.node_id, (0.0, 0.0))
         if not pause_s or examined.room:
             note(examined.sentence)
@@ -230,9 +237,15 @@ class Nodes:
         if demanded == self._demanded or time.monotonic() < self._demanded_at + DEMAND_EVERY_S:
             return
         self._demanded, self._demanded_at = demanded, time.monotonic()
-        bundles = [{"memory": self._memory_mib << 20}] * demanded
-        with contextlib.suppress(RayError, RuntimeError, OSError):
-            await asyncio.to_thread(request_resources, bundles=bundles)
+        unusable = sum(self._known[node_id].memory_mib // self._memory_mib for node_id in self._again)
+        await self._request(demanded + unusable if demanded else 0)
+
+    async def _request(self, rollouts: int) -> None:
+        """Ask the autoscaler for room for so many rollouts, over all nodes; what it was asked before is forgotten."""
+        bundles = [{"memory": self._memory_mib << 20}] * rollouts
+        with contextlib.suppress(RayError, RuntimeError, OSError, TimeoutError):
+            async with asyncio.timeout(REQUEST_S):
+                await asyncio.to_thread(request_resources, bundles=bundles)
 
 
 def _is_ready(examined: Examined) -> bool:

@@ -85,7 +85,7 @@ class RolloutActor:
         try:
             await self._cut_by_stop(self._prepare(spec, config.environment(spec.environment_id), source))
         except asyncio.CancelledError:
-            raise Cancelled("the run was stopped before the environment was prepared") from None
+            raise Cancelled("it was stopped before the environment was prepared") from None
         self._prepare_s = (spec, time.monotonic() - began)
 
     async def _prepare(self, spec: RolloutSpec, environment: EnvironmentConfig, source: str | None) -> None:

@@ -85,11 +85,13 @@ class Slot:
 
     async def prepare(
         self, spec: RolloutSpec, *, timeout_multiplier: float, source: str | None, on_long: Callable[[], None]
-    ) -> RolloutSummary | None:
-        """Prepare the environment of `spec` on the actor's node; null, or how `spec` ended because that failed.
+    ) -> None:
+        """Prepare the environment of `spec` on the actor's node.
 
-        `source` is a node that has its image already. `on_long` is called when that takes more than a moment. Raises as
-        `play` does.
+        `source` is a node that has its image already. `on_long` is called when that takes more than a moment.
+
+        Raises:
+            EpisodeError: it cannot be prepared there.
         """
         config, environment = self._stretched(spec, timeout_multiplier)
         longest_s = preparation_s(config, environment) + OVERTIME_S
@@ -101,11 +103,7 @@ class Slot:
             finally:
                 late.cancel()
 
-        try:
-            await self._ask(longest_s, prepared)
-        except EpisodeError as error:
-            return await self._ended_by(spec, error)
-        return None
+        await self._ask(longest_s, prepared)
 
     async def play(self, spec: RolloutSpec, *, queue_s: float, timeout_multiplier: float) -> RolloutSummary:
         """The outcome of `spec`, played with its timeouts multiplied, which stands in the dataset.
@@ -122,7 +120,7 @@ class Slot:
                 longest_s, lambda actor: answer(actor.run.remote(spec, queue_s, timeout_multiplier))
             )
         except EpisodeError as error:
-            return await self._ended_by(spec, error)
+            return await self.end_with(spec, error)
         self._played += 1
         if self._played == config.rollout_config.rollouts_per_actor:
             self.kill()
@@ -139,8 +137,10 @@ class Slot:
         """What `work` with the actor returns within `longest_s`; an actor that failed itself is killed.
 
         Raises:
-            EpisodeError: as the actor raised it, or `NodeError` if it did not answer.
+            EpisodeError: as the actor raised it, `NodeError` if it did not answer, `Cancelled` if it was not to begin.
         """
+        if self.is_cut or self._is_stopping:
+            raise Cancelled("it was stopped before it began")
         try:
             async with asyncio.timeout(longest_s):
                 self.begin()
@@ -177,8 +177,8 @@ class Slot:
             said = "others may use the memory that Ray counts there, or it is too busy"
             raise NodeError(f"no process of the rollout started on its node within {START_S:g} s: {said}") from error
 
-    async def _ended_by(self, spec: RolloutSpec, error: EpisodeError) -> RolloutSummary:
-        """The row of a rollout that `error` ended before its actor could write one."""
+    async def end_with(self, spec: RolloutSpec, error: EpisodeError) -> RolloutSummary:
+        """The row of a rollout that `error` ended before its actor could write one. Raises as `play` does."""
         lost = failed_rollout(spec, self._shared.settings, error)
         async with asyncio.timeout(STORE_WAIT_STOPPING_S if self._is_stopping else STORE_WAIT_S):
             summary: RolloutSummary = await answer(self._shared.stores.of(spec).commit_lost.remote(lost))

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from realwork.distributed.control import Asked, InFlight, RunStatus, Told
 from realwork.distributed.dispatcher import Dispatcher, Started
+from realwork.errors import NodeError
 from realwork.schedule import Placement, Schedule
 from realwork.types import RolloutSpec
 
@@ -19,12 +20,14 @@ class Steering:
 
     def __init__(
         self,
+        run_id: str,
         dispatcher: Dispatcher,
         schedule: Schedule,
         placement: Placement,
         status: Callable[[tuple[InFlight, ...]], RunStatus],
         cancel_waiting: Callable[[RolloutSpec], Awaitable[None]],
     ) -> None:
+        self._run_id = run_id
         self._dispatcher = dispatcher
         self._schedule = schedule
         self._placement = placement
@@ -71,45 +74,51 @@ class Steering:
         )
 
     async def _cancel(self, target: str) -> Told:
-        found = self._find(target)
-        if len(found) == 1:
-            await found[0].slot.cancel()
-            return Told(message=f"cancelled {found[0].spec.trajectory_id}, which was in flight")
+        found = self._called(target)
         if not found and (spec := self._take_waiting(target)) is not None:
             await self._cancel_waiting(spec)
             return Told(message=f"cancelled {spec.trajectory_id}, which had not begun")
+        found = found or self._beginning_with(target)
+        if len(found) == 1:
+            await found[0].slot.cancel()
+            return Told(message=f"cancelled {found[0].spec.trajectory_id}, which was in flight")
         return Told(problem=self._which(target, found))
 
     def _take_waiting(self, target: str) -> RolloutSpec | None:
         """A rollout that waits, taken out of the plan; `target` is its trajectory id, or environment and sample."""
-        environment_id, _, sample = target.rpartition(":")
-        candidates = [(environment_id, sample)]
-        whole, _, middle = environment_id.rpartition(":")
-        candidates.append((whole.partition(":")[2], middle))
-        for name, number in candidates:
-            if number.isdecimal() and (spec := self._schedule.cancel(name, int(number))) is not None:
-                return spec
+        rest = target.removeprefix(f"{self._run_id}:")
+        environment_id, _, sample = rest.rpartition(":")
+        if sample.isdecimal() and (spec := self._schedule.cancel(environment_id, int(sample))) is not None:
+            return spec
+        environment_id, _, before = environment_id.rpartition(":")
+        if sample.isdecimal() and before.isdecimal():
+            return self._schedule.cancel(environment_id, int(before), attempt=int(sample))
         return None
 
     async def _look(self, target: str, after: int) -> Told:
-        found = self._find(target)
-        if len(found) == 1:
-            return Told(message=found[0].spec.trajectory_id, messages=await found[0].slot.look(after))
-        return Told(message=self._which(target, found), is_over=True)
+        found = self._called(target) or self._beginning_with(target)
+        if len(found) != 1:
+            return Told(message=self._which(target, found), is_over=True)
+        try:
+            messages = await found[0].slot.look(after)
+        except NodeError:  # its process may be starting
+            messages = ()
+        return Told(message=found[0].spec.trajectory_id, messages=messages)
 
-    def _find(self, target: str) -> list[Started]:
-        """What is in flight under that trajectory id, or environment and sample, or the beginning of either."""
+    def _called(self, target: str) -> list[Started]:
+        """What is in flight under that trajectory id, or environment and sample, with the run's id before it or not."""
         in_flight = self._dispatcher.in_flight
         if target in in_flight:
             return [in_flight[target]]
-        every = list(in_flight.values())
-        if exact := [each for each in every if each.spec.rollout_id == target]:
-            return exact
-        return [
-            each
-            for each in every
-            if each.spec.trajectory_id.startswith(target) or each.spec.rollout_id.startswith(target)
-        ]
+        rollout_id = target.removeprefix(f"{self._run_id}:")
+        return [each for each in in_flight.values() if each.spec.rollout_id == rollout_id]
+
+    def _beginning_with(self, target: str) -> list[Started]:
+        """What is in flight whose id begins so; a number at its end is a whole one."""
+        end = ":" if target.rpartition(":")[2].isdecimal() else ""
+        every = self._dispatcher.in_flight.values()
+        ids = [(each, (each.spec.trajectory_id, each.spec.rollout_id)) for each in every]
+        return [each for each, names in ids if any(f"{name}:".startswith(target + end) for name in names)]
 
     def _which(self, target: str, found: list[Started]) -> str:
         if not found:

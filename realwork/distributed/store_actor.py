@@ -106,13 +106,13 @@ class StoreActor:
         return await self._mailbox.ask(asked)
 
     @ray.method(max_task_retries=0)
-    async def next_asked(self) -> tuple[int, Asked]:
+    async def next_asked(self) -> tuple[str, Asked]:
         """What is asked of the driver next, as soon as something is."""
         return await self._mailbox.next()
 
-    async def reply(self, number: int, told: Told) -> None:
-        """The driver's answer to what was asked under that number."""
-        self._mailbox.reply(number, told)
+    async def reply(self, name: str, told: Told) -> None:
+        """The driver's answer to what was asked under that name."""
+        self._mailbox.reply(name, told)
 
     async def close(self) -> None:
         """Put every row into a part.

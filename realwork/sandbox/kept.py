@@ -91,7 +91,7 @@ async def tidy(
     rested = prunable(await prepared_images(engine), now - SHORTEST_REST)
     old = prunable(rested, now - unused_for)
     removed = [each for each in old if await remove(engine, each)]
-    directory = await _data_directory(engine)
+    directory = await data_directory(engine)
     for image in sorted((each for each in rested if each not in old), key=lambda each: each.last_used_at):
         if directory is None or await _fullness(engine, directory) <= watermark:
             break
@@ -100,12 +100,23 @@ async def tidy(
     return removed
 
 
-async def _data_directory(engine: Engine) -> Path | None:
-    """Where the engine keeps its images, null if that is not on this machine."""
+async def data_directory(engine: Engine) -> Path | None:
+    """Where the engine keeps its images, null if that is not on this machine, or cannot be seen.
+
+    Raises:
+        SandboxError: the engine does not answer.
+    """
     found = await engine.call("asking where images are kept", engine.client.info)
     directory = Path(found["DockerRootDir"])
     is_near = engine.client.address.startswith(UNIX)
-    return directory if is_near and await engine.call(f"looking for {directory}", directory.is_dir) else None
+    return directory if is_near and await engine.call(f"looking for {directory}", _is_visible, directory) else None
+
+
+def _is_visible(directory: Path) -> bool:
+    try:
+        return directory.is_dir()
+    except PermissionError:
+        return False
 
 
 async def _fullness(engine: Engine, directory: Path) -> float:

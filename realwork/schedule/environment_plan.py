@@ -142,10 +142,10 @@ class EnvironmentPlan:
         elif self._is_satisfied():
             self.skip_waiting()
 
-    def cancel_waiting(self, sample: int) -> int | None:
+    def cancel_waiting(self, sample: int, attempt: int | None = None) -> int | None:
         """Take a sample that waits out of the plan, as failed; the attempt that it waited for, null if it does not."""
         for waiting in self.waiting:
-            if waiting[0] == sample:
+            if waiting[0] == sample and attempt in (None, waiting[1]):
                 self.waiting.remove(waiting)
                 self.failed += 1
                 self._finish(sample)

@@ -87,14 +87,17 @@ class Schedule:
         self._plans[place].record(summary)
         self._file(place)
 
-    def cancel(self, environment_id: str, sample: int) -> RolloutSpec | None:
-        """Take a rollout that waits out of the plan, as failed; the attempt that it waited for, null if it does not."""
+    def cancel(self, environment_id: str, sample: int, *, attempt: int | None = None) -> RolloutSpec | None:
+        """Take a rollout that waits out of the plan, as failed; the attempt that it waited for, null if it does not.
+
+        With `attempt`, only if it waits for that one.
+        """
         place = self._places.get(environment_id)
-        attempt = self._plans[place].cancel_waiting(sample) if place is not None else None
-        if place is None or attempt is None:
+        waited_for = self._plans[place].cancel_waiting(sample, attempt) if place is not None else None
+        if place is None or waited_for is None:
             return None
         self._file(place)
-        return self._spec(self._plans[place], sample, attempt)
+        return self._spec(self._plans[place], sample, waited_for)
 
     def is_prepared(self, environment_id: str) -> bool:
         """Whether the environment is prepared somewhere, or has nothing to prepare."""

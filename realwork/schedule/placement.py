@@ -46,6 +46,7 @@ class _Node:
         self.used = self.idle = self.failures = self.rests = 0
         self.rests_until = self.rest_s = 0.0
         self.environments: set[str] = set()
+        self.failing: set[str] = set()
 
 
 class Placement:
@@ -129,16 +130,24 @@ class Placement:
         """The nodes that have what the environment's sandboxes are made of."""
         return [node.node_id for node in self._nodes.values() if environment_id in node.environments]
 
-    def record(self, node_id: str, now: float, *, failed: bool) -> float:
-        """Take note of how a rollout on a node ended; the seconds for which the node rests from now on, mostly 0."""
+    def note_success(self, node_id: str) -> None:
+        """A rollout on a node was graded."""
+        if (node := self._nodes.get(node_id)) is not None:
+            node.failures, node.rests, node.rest_s = 0, 0, 0.0
+            node.failing.clear()
+
+    def note_failure(self, node_id: str, now: float, environment_id: str, *, is_sound: bool) -> float:
+        """A rollout failed on a node; the seconds for which that rests from now on, mostly 0.
+
+        The environment is at fault, and not the node, unless it `is_sound`, or others have failed there, too.
+        """
         node = self._nodes.get(node_id)
         if node is None:
             return 0.0
-        if not failed:
-            node.failures, node.rests, node.rest_s = 0, 0, 0.0
-            return 0.0
         node.failures += 1
-        if node.failures < PATIENCE or node.rests_until > now:
+        node.failing.add(environment_id)
+        is_at_fault = is_sound or len(node.failing) > 1
+        if node.failures < PATIENCE or node.rests_until > now or not is_at_fault:
             return 0.0
         node.rest_s = min(LONGEST_REST_S, 2 * node.rest_s or FIRST_REST_S)
         node.rests_until = now + node.rest_s

@@ -27,7 +27,7 @@ def place(nodes, count, environment="e", now=0.0):
 
 
 def fail(nodes, node_id, times=PATIENCE, now=0.0):
-    return [nodes.record(node_id, now, failed=True) for _ in range(times)][-1]
+    return [nodes.note_failure(node_id, now, "e", is_sound=True) for _ in range(times)][-1]
 
 
 def test_rollouts_are_spread_by_the_room_of_the_nodes_and_none_gets_more():
@@ -71,14 +71,14 @@ def test_a_rollout_that_failed_on_a_node_goes_elsewhere_if_there_is_room():
 def test_a_node_that_fails_three_rollouts_in_a_row_rests_and_is_tried_again_for_longer_each_time():
     nodes = placement(10, 10)
     fail(nodes, "n0", times=PATIENCE - 1)
-    nodes.record("n0", 0.0, failed=False)
+    nodes.note_success("n0")
     assert fail(nodes, "n0", times=PATIENCE - 1) == 0
     assert fail(nodes, "n0", times=1) == FIRST_REST_S
     assert set(place(nodes, 5, now=FIRST_REST_S - 1)) == {"n1"}
     assert nodes.places(4.0)[0].rests_s == FIRST_REST_S - 4
     assert fail(nodes, "n0", times=1, now=FIRST_REST_S) == 2 * FIRST_REST_S
     assert fail(nodes, "n0", times=1, now=FIRST_REST_S + 1) == 0, "it ended while the node was resting"
-    nodes.record("n0", 1000.0, failed=False)
+    nodes.note_success("n0")
     assert fail(nodes, "n0", now=1000.0) == FIRST_REST_S
 
 
@@ -93,8 +93,14 @@ def test_when_every_node_rests_nothing_is_started_and_when_all_did_so_often_ther
         now += rest_s
         assert nodes.choose("e", now) == "n0"
     assert (nodes.is_hopeless, max(rests)) == (True, LONGEST_REST_S)
-    nodes.record("n0", now, failed=False)
+    nodes.note_success("n0")
     assert not nodes.is_hopeless
+
+
+def test_what_fails_in_one_environment_alone_that_was_never_graded_is_not_the_nodes_fault():
+    nodes = placement(4)
+    assert [nodes.note_failure("n0", 0.0, "broken", is_sound=False) for _ in range(9)] == [0.0] * 9
+    assert nodes.note_failure("n0", 0.0, "another", is_sound=False) == FIRST_REST_S
 
 
 def test_a_node_that_rested_may_have_lost_its_images():

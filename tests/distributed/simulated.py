@@ -11,7 +11,7 @@ from realwork.distributed.hosts import LocalHost
 from realwork.distributed.nodes import Examined, Nodes
 from realwork.distributed.rollout_actor import RolloutActor
 from realwork.distributed.store_actor import StoreActor
-from realwork.errors import SandboxError
+from realwork.errors import PrepareError, SandboxError
 from realwork.model.budget import Used
 from realwork.opening import SilentObserver
 from realwork.plugins.managing import RunPlugins
@@ -21,7 +21,7 @@ from realwork.schedule import Schedule
 from realwork.types import Message, RolloutSummary
 
 
-def config(environments=1, *, init=(), parallel=4, **control):
+def config(environments=1, *, init=(), parallel=4, max_retries=3, **control):
     return RunConfig.model_validate(
         {
             "environments": [
@@ -31,6 +31,7 @@ def config(environments=1, *, init=(), parallel=4, **control):
                     "prompt": "p",
                     "unit_tests": ["t"],
                     "init_commands": list(init),
+                    "max_retries": max_retries,
                 }
                 for number in range(environments)
             ],
@@ -48,15 +49,18 @@ class World:
     Attributes:
         played: (node, trajectory id) of each attempt that was begun, in order.
         prepared: (node, source) of each preparation, in order.
-        broken: nodes on which everything fails.
-        unprepared: nodes on which nothing can be prepared.
+        broken: nodes and environments on which everything fails.
+        unprepared: nodes on which nothing can be prepared; `spoilt` where the environment is to blame for it.
+        slow_to_prepare: seconds.
+        deaf: whether actors do not do as they are told.
         blocked: trajectory ids, or `*` for all, that go on until they are cancelled or this is emptied.
         at_once: the most rollouts that were on a node at once, by node.
     """
 
     def __init__(self):
         self.played, self.prepared = [], []
-        self.broken, self.unprepared, self.blocked = set(), set(), set()
+        self.broken, self.unprepared, self.spoilt, self.blocked = set(), set(), set(), set()
+        self.slow_to_prepare, self.deaf = 0.01, False
         self.at_once, self.now = defaultdict(int), defaultdict(int)
         self.rows = []
 
@@ -73,9 +77,11 @@ class Rollouts:
 
     async def prepare(self, spec, _multiplier, source):
         self._world.prepared.append((self._node_id, source))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(self._world.slow_to_prepare)
         if self._node_id in self._world.unprepared:
             raise SandboxError("it cannot be prepared here")
+        if self._node_id in self._world.spoilt:
+            raise PrepareError("an init command failed here")
 
     async def run(self, spec, _queue_s, _multiplier):
         self._playing = asyncio.create_task(self._play(spec))
@@ -97,7 +103,7 @@ class Rollouts:
                 await asyncio.sleep(0.01)
         finally:
             world.now[node] -= 1
-        if node in world.broken:
+        if {node, spec.environment_id} & world.broken:
             return RolloutSummary(
                 spec=spec,
                 status="failed",
@@ -109,6 +115,8 @@ class Rollouts:
         return RolloutSummary(spec=spec, status="completed", terminated_reason="completed", success=True, reward=1.0)
 
     async def cancel(self):
+        if self._world.deaf:
+            await asyncio.Event().wait()
         return self._playing is not None and self._playing.cancel()
 
     async def stop(self):
@@ -139,6 +147,7 @@ class Store:
             failure_cause=lost.failure_cause,
             retryable=lost.retryable,
             error_message=lost.error_message,
+            fails_environment=lost.error_type == "PrepareError",
         )
 
     async def close(self):

@@ -4,10 +4,9 @@ import asyncio
 
 import pytest
 
-from realwork.distributed.control import Asked
+from realwork.distributed.control import Asked, Mailbox, Told
 from realwork.distributed.dispatcher import Dispatcher
 from realwork.distributed.fleet import Fleet
-from realwork.distributed.steering import Steering
 from realwork.schedule import Placement, Schedule
 from tests.distributed.simulated import World, config, driver_of
 
@@ -79,6 +78,97 @@ def test_a_run_on_nodes_that_all_fail_waits_for_them(tmp_path):
     asyncio.run(played())
 
 
+def test_a_broken_environment_fails_alone(tmp_path):
+    world = World()
+    world.broken.add("e0")
+    result = asyncio.run(driver_of(world, config(2, max_retries=1, max_episodes=6), tmp_path).run())
+    assert graded(result) == [0, 6]
+    assert (result.failures, result.aborted) == ({"sandbox": 6}, None)
+
+
+def test_what_no_longer_can_be_prepared_on_one_node_fails_no_environment_that_works(tmp_path):
+    world = World()
+    world.spoilt.add("n1")
+    result = asyncio.run(driver_of(world, config(init=INIT, max_episodes=8), tmp_path).run())
+    assert graded(result) == [8]
+    assert sum(node == "n1" for node, _ in world.prepared) < 8
+
+
+def test_what_fails_a_preparation_fails_those_who_wait_for_it_at_once(tmp_path):
+    world = World()
+    world.unprepared.add("n1")
+    result = asyncio.run(driver_of(world, config(init=INIT, parallel=8, max_episodes=8), tmp_path, rooms=(2, 6)).run())
+    assert graded(result) == [8]
+    assert sum(node == "n1" for node, _ in world.prepared) <= 3
+
+
+def test_a_rollout_that_is_cancelled_while_it_waits_for_its_turn_is_not_played(tmp_path):
+    world = World()
+    world.slow_to_prepare = 0.3
+
+    async def cancelled():
+        driver = driver_of(world, config(init=INIT, parallel=4, max_episodes=4), tmp_path)
+        running = asyncio.create_task(driver.run())
+        await until(lambda: len(world.prepared) == 2)
+        waiting = [each for each in driver.dispatcher.in_flight if each not in {name for _, name in world.played}]
+        told = await driver.steering.reply(Asked(verb="cancel", target=waiting[-1]))
+        assert "which was in flight" in told.message
+        return waiting[-1], await running
+
+    trajectory_id, result = asyncio.run(cancelled())
+    assert (graded(result), result.failures) == ([3], {"cancelled": 1})
+    assert trajectory_id not in {name for _, name in world.played}
+
+
+def test_a_run_that_cannot_go_on_ends_soon_whatever_an_actor_does(tmp_path):
+    world = World()
+    world.blocked.add("*")
+    world.deaf = True
+
+    async def stopped():
+        driver = driver_of(world, config(parallel=2, max_episodes=4), tmp_path)
+        driver._stopping.grace_s = 0.2
+        running = asyncio.create_task(driver.run())
+        await until(lambda: len(world.played) == 2)
+        driver._stopping.stop("the key was refused")
+        async with asyncio.timeout(5):
+            return await running
+
+    result = asyncio.run(stopped())
+    assert (result.aborted, result.failures) == ("the key was refused", {"cancelled": 2})
+
+
+def test_a_number_at_the_end_of_an_id_is_a_whole_one(tmp_path):
+    world = World()
+    world.blocked |= {f"r:e0:{sample}:0" for sample in range(9, 13)}
+
+    async def cancelled():
+        driver = driver_of(world, config(parallel=4, max_episodes=12), tmp_path)
+        running = asyncio.create_task(driver.run())
+        await until(lambda: len(world.played) == 12)
+        told = await driver.steering.reply(Asked(verb="cancel", target="e0:1"))
+        world.blocked.clear()
+        await running
+        return told
+
+    assert "no rollout e0:1 is in flight" in asyncio.run(cancelled()).problem
+
+
+def test_what_was_asked_in_vain_is_not_carried_out_later():
+    async def asked():
+        mailbox = Mailbox()
+        asking = asyncio.create_task(mailbox.ask(Asked(verb="pause")))
+        await asyncio.sleep(0.01)
+        asking.cancel()
+        await asyncio.wait([asking])
+        answered = asyncio.create_task(mailbox.ask(Asked(verb="status")))
+        name, found = await mailbox.next()
+        mailbox.reply(name, Told(message="well"))
+        return found.verb, (await answered).message
+
+    assert asyncio.run(asked()) == ("status", "well")
+
+
 async def played_by(placement, *, without_node_s=60.0):
     """Why a dispatcher over `placement` ends, with one rollout to play."""
 
@@ -100,7 +190,7 @@ def test_on_nodes_that_failed_again_and_again_the_run_ends_and_says_so():
     placement, now = Placement(1), 1.0
     placement.set_node("n0", "node 0", 1)
     while not placement.is_hopeless:
-        now += placement.record("n0", now, failed=True)
+        now += placement.note_failure("n0", now, "e0", is_sound=True)
     placement.take("n0")
     why = asyncio.run(played_by(placement))
     assert why.startswith("on every node one rollout after the other fails")
@@ -112,12 +202,9 @@ def test_a_run_is_steered(tmp_path):
 
     async def steered():
         driver = driver_of(world, config(parallel=2, max_episodes=6), tmp_path)
-        steering = Steering(
-            driver.dispatcher, driver._schedule, driver._placement, driver._status, driver._cancel_waiting
-        )
 
         async def told(verb, target="", number=0):
-            return await steering.reply(Asked(verb=verb, target=target, number=number))
+            return await driver.steering.reply(Asked(verb=verb, target=target, number=number))
 
         running = asyncio.create_task(driver.run())
         await until(lambda: len(world.played) == 2)
