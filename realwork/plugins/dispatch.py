@@ -11,7 +11,7 @@ from typing import Any
 
 from realwork.config import EnvironmentConfig
 from realwork.plugins.base import PluginHookType
-from realwork.plugins.hooks import LONGEST_CHAIN, Refuse, Verdict
+from realwork.plugins.hooks import LONGEST_CHAIN, START_S, Refuse, Verdict
 from realwork.plugins.panel import CallPlugin, PackedPlugin, Panel
 from realwork.plugins.told import HookCall
 from realwork.text import shorten
@@ -32,7 +32,7 @@ class PluginHooks:
     async def modify(self, environment: EnvironmentConfig, refuse: Refuse) -> EnvironmentConfig:
         """The environment that the rollout runs with, after each modifier in turn."""
         self._tell(PluginHookType.PRE_EPISODE, environment=environment)
-        end = time.monotonic() + LONGEST_CHAIN * self._panel.longest_s()
+        end = time.monotonic() + START_S + LONGEST_CHAIN * self._panel.longest_s()
         for plugin in self._panel.answering(PluginHookType.PRE_EPISODE):
             call = HookCall(hook=PluginHookType.PRE_EPISODE, spec=self._spec, environment=environment)
             answer = await self._panel.ask(plugin, call, within_s=end - time.monotonic())

@@ -10,7 +10,7 @@ from realwork.config import RunConfig
 from realwork.errors import InputError
 from realwork.plugins.answers import Answer, State
 from realwork.plugins.base import BasePlugin
-from realwork.plugins.calls import call_plugin
+from realwork.plugins.calls import call_plugin, within
 from realwork.plugins.loading import LoadedPlugin, load_plugins
 from realwork.plugins.panel import PackedPlugin
 from realwork.plugins.told import HookCall
@@ -34,9 +34,9 @@ class InProcess:
         self.plugins = plugins
         self.calls: list[tuple[str, str]] = []
 
-    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State) -> Answer:
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State, limit_s: float) -> Answer:
         self.calls.append((plugin.name, call.hook))
-        return await call_plugin(self.plugins[plugin.name], call, state)
+        return await within(limit_s, call, call_plugin(self.plugins[plugin.name], call, state))
 
 
 class Plugins:

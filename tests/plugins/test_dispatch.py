@@ -145,6 +145,40 @@ def test_a_plugin_that_hangs_is_given_up_after_three_times(plugins):
     assert row["slow"]["error"] == "pre_action: gave no answer for 0.05 s"
 
 
+class StartingSlowly:
+    """Calls as `calls` does, each after `start_s`, as a process that has to be started."""
+
+    def __init__(self, calls, start_s):
+        self.calls, self.start_s = calls, start_s
+
+    async def __call__(self, plugin, call, state, limit_s):
+        await asyncio.sleep(self.start_s)
+        return await self.calls(plugin, call, state, limit_s)
+
+
+def test_the_start_of_a_process_is_not_of_the_time_of_those_that_answer_nor_of_those_that_watch(plugins):
+    quick = {"timeout": 0.05}
+    entries = [
+        plugins.entry(modifying("m", "return environment_config.model_copy(update={'prompt': 'q'})"), **quick),
+        plugins.entry(filtering("f", "return actions[1:]"), **quick),
+        plugins.entry(watching("w", "post_action", "return context"), **quick),
+    ]
+
+    async def played():
+        packed, calls = plugins.in_process(*entries)
+        hooks = PluginHooks(packed, SPEC, StartingSlowly(calls, 0.3))
+        environment = await hooks.modify(ENVIRONMENT, lambda changed: None)
+        verdicts = await hooks.review([LS, PWD])
+        hooks.acted(PWD, Observation(call_id="c", tool_name="t", status="ok"))
+        await hooks.settle()
+        return environment.prompt, decisions(verdicts), data(hooks)
+
+    prompt, decided, row = asyncio.run(played())
+    assert (prompt, decided) == ("q", ["blocked by f: not allowed", "allowed"])
+    assert [said["calls"] for said in row.values()] == [1, 1, 1]
+    assert not [name for name, said in row.items() if "error" in said]
+
+
 def test_what_a_plugin_sets_in_the_context_comes_back_with_its_next_call(plugins):
     code = "n = context.get('n', 0); context.set('n', n + 1); return [CommandAction(command=str(n))]"
 

@@ -4,7 +4,7 @@ import uuid
 import pytest
 
 from realwork.plugins.checking import check_plugins
-from realwork.plugins.hooks import longest_hooks_s
+from realwork.plugins.hooks import START_S, longest_hooks_s
 from realwork.plugins.loading import load_plugins
 from tests.plugins.conftest import config
 from tests.plugins.modules import EXAMPLE, filtering, managing, module, watching
@@ -124,6 +124,7 @@ def test_the_times_of_built_ins_count_among_those_that_plugins_may_take():
     both = [{"module": name, "timeout": 2.0} for name in ("safety_filter", "trajectory_analyzer")]
     assert longest_hooks_s(config(*both)) == 7 * 2.0
     assert longest_hooks_s(config(enabled=False)) == 0.0
+    assert longest_hooks_s(config("mine")) == 7 * 30.0 + 5 * START_S
 
 
 def test_the_priority_of_the_run_file_stands_above_that_of_the_class(plugins):
