@@ -8,6 +8,7 @@ import asyncio
 import pickle
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -90,6 +91,7 @@ class RayCalls:
         self._tasks: dict[str, Any] = {}
         self._codes: dict[str, Any] = {}
         self._told: tuple[HookCall, Any] | None = None
+        self.losses = Counter[str]()
         self._builtins = _Builtins()
 
     async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State, limit_s: float) -> Answer:
@@ -157,6 +159,7 @@ class LocalCalls:
 
     def __init__(self) -> None:
         self._variables = Variables()
+        self.losses = Counter[str]()
         self._builtins = _Builtins()
 
     async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State, limit_s: float) -> Answer:

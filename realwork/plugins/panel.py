@@ -2,12 +2,12 @@
 
 Guarantees: asking never raises; for one rollout, or one environment between rollouts, a plugin answers one call at a
 time and watches one at a time, and its answers do not wait for its watching; one that hung or lost its process
-`PATIENCE` times in a row is not asked again.
+`PATIENCE` times in a row is not asked again, by whatever asks through the same `CallPlugin`.
 """
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Annotated, Any, Protocol
@@ -56,7 +56,13 @@ class PackedPlugin(Record):
 
 
 class CallPlugin(Protocol):
-    """Makes one call; never raises but for cancellation, which ends the call."""
+    """Makes one call; never raises but for cancellation, which ends the call.
+
+    Attributes:
+        losses: how many calls of each plugin were lost since one was not, by its name; whoever asks counts.
+    """
+
+    losses: Counter[str]
 
     async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State, limit_s: float) -> Answer:
         """What `plugin` answers, at most `limit_s` after its code has started, which is at most `START_S` from now."""
@@ -78,7 +84,7 @@ class _Seat:
         self.desks = defaultdict[str | None, _Desk](_Desk)
         self.said: dict[str, Any] = {}
         self.error: str | None = None
-        self.calls = self.errors = self.losses = self.cut = 0
+        self.calls = self.errors = self.cut = 0
         self.seconds = self.slowest_s = 0.0
         self.call_s: list[float] = []
 
@@ -88,8 +94,12 @@ class _Seat:
         self.slowest_s = max(self.slowest_s, seconds)
         if len(self.call_s) < MAX_TIMED:
             self.call_s.append(round(seconds, 6))
-        self.losses = self.losses + 1 if answer.lost else 0
         if answer.error is not None:
+            self.fail(answer.error)
+
+    def leave_out(self, answer: Answer) -> None:
+        """It was not called; said once, and only where no call has failed."""
+        if self.error is None and answer.error is not None:
             self.fail(answer.error)
 
     def fail(self, error: str) -> None:
@@ -141,8 +151,11 @@ class Panel:
         self, plugin: PackedPlugin, call: HookCall, bound_s: float, turn: AbstractAsyncContextManager[None]
     ) -> Answer:
         seat, desk = self._seats[plugin.name], self._desk(plugin, call)
-        if seat.losses >= PATIENCE:
-            return Answer(error="not asked any more")
+        losses = self._call.losses
+        if losses[plugin.name] >= PATIENCE:
+            answer = Answer(error=f"not asked any more: it hung or lost its process {PATIENCE} times in a row")
+            seat.leave_out(answer)
+            return answer
         began = time.monotonic()
         try:
             async with asyncio.timeout(bound_s), turn:
@@ -153,6 +166,7 @@ class Panel:
             seat.cut += 1
             raise
         desk.state |= answer.state
+        losses[plugin.name] = losses[plugin.name] + 1 if answer.lost else 0
         seat.record(answer, time.monotonic() - began)
         return answer
 

@@ -1,6 +1,7 @@
 """`plugins`: writes plugin modules into a folder and loads them as a run file's entries."""
 
 import uuid
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class InProcess:
     def __init__(self, plugins: dict[str, BasePlugin]) -> None:
         self.plugins = plugins
         self.calls: list[tuple[str, str]] = []
+        self.losses = Counter[str]()
 
     async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State, limit_s: float) -> Answer:
         self.calls.append((plugin.name, call.hook))

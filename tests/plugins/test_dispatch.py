@@ -1,5 +1,6 @@
 import asyncio
 import json
+from contextlib import nullcontext
 
 import pytest
 
@@ -145,11 +146,30 @@ def test_a_plugin_that_hangs_is_given_up_after_three_times(plugins):
     assert row["slow"]["error"] == "pre_action: gave no answer for 0.05 s"
 
 
+@pytest.mark.parametrize("critical", [False, True])
+def test_a_plugin_that_hung_in_one_rollout_is_not_asked_in_the_next_of_the_same_process(plugins, critical):
+    text = filtering("slow", "import asyncio; await asyncio.sleep(60)")
+    packed, calls = plugins.in_process(plugins.entry(text, timeout=0.05))
+
+    async def reviewed(count):
+        hooks = PluginHooks([each.model_copy(update={"critical": critical}) for each in packed], SPEC, calls)
+        for _ in range(count):
+            with pytest.raises(PluginError) if critical else nullcontext():
+                await hooks.review([LS])
+        return data(hooks)["slow"]
+
+    said = [asyncio.run(reviewed(2)) for _ in range(3)]
+    assert [row["calls"] for row in said] == [2, 1, 0]
+    assert said[1]["error"] == "pre_action: gave no answer for 0.05 s"
+    assert said[2]["error"] == "not asked any more: it hung or lost its process 3 times in a row"
+    assert said[2]["errors"] == 1
+
+
 class StartingSlowly:
     """Calls as `calls` does, each after `start_s`, as a process that has to be started."""
 
     def __init__(self, calls, start_s):
-        self.calls, self.start_s = calls, start_s
+        self.calls, self.start_s, self.losses = calls, start_s, calls.losses
 
     async def __call__(self, plugin, call, state, limit_s):
         await asyncio.sleep(self.start_s)
