@@ -268,6 +268,14 @@ def test_evaluators_add_named_rewards(plugins):
     assert trajectory.reward == 0.5
 
 
+@pytest.mark.parametrize("code", ["return {'quality': 1, 'style': 0}", "raise ValueError('boom')"])
+def test_a_reward_of_the_second_evaluator_has_its_name_in_front_whatever_the_first_does(plugins, code):
+    second = evaluating("second", "return {'quality': 0.5, 'speed': 0.25}")
+    trajectory, _ = evaluate(plugins, second, plugins.entry(evaluating("first", code), priority=1))
+    own = [] if "boom" in code else ["quality", "style"]
+    assert [each.name for each in trajectory.rewards] == ["tests", *own, "second.quality", "second.speed"]
+
+
 def test_a_replaced_reward_says_so_and_the_first_in_priority_wins(plugins):
     late = evaluating("late", "return {'reward': 0.1}")
     first = plugins.entry(evaluating("first", "return {'reward': -2}"), priority=1)

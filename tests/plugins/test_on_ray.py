@@ -110,7 +110,7 @@ def test_a_call_that_waits_for_its_process_keeps_its_whole_time(plugins):
     ]
     _, _, trajectory, row = play(plugins.users(*entries))
     assert [name for name, said in row.items() if "error" in said] == []
-    assert {each.name for each in trajectory.rewards} == {"tests", "a", "b", "c"}
+    assert {each.name for each in trajectory.rewards} == {"tests", "a", "b.b", "c.c"}
 
 
 def test_a_process_that_ends_before_its_time_is_up_is_named_as_such(plugins):
