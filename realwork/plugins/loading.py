@@ -4,11 +4,13 @@ Guarantees: every plugin that cannot be used is named with the original error, a
 once, before anything runs.
 """
 
+import difflib
 import importlib
 import inspect
+import re
 import sys
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +48,16 @@ class LoadedPlugin:
     @property
     def hooks(self) -> frozenset[PluginHookType]:
         """The hooks at which it is called: those it names, and the one that its kind answers."""
-        named = {PluginHookType(hook) for hook in self.plugin.supported_hooks}
+        supported: object = self.plugin.supported_hooks
+        if not isinstance(supported, list | tuple | set | frozenset):
+            raise InputError(f"{self.plugin.name}: supported_hooks must be a list of hooks, not {supported!r}")
+        unknown = [hook for hook in supported if hook not in list(PluginHookType)]
+        if unknown:
+            known = ", ".join(PluginHookType)
+            raise InputError(
+                f"{self.plugin.name}: supported_hooks has {unknown[0]!r}, which is no hook; there are {known}"
+            )
+        named = set(map(PluginHookType, supported))
         natural = NATURAL_HOOKS.get(self.plugin.plugin_type)
         return frozenset(named if natural is None else {*named, natural})
 
@@ -72,7 +83,10 @@ def load_plugins(config: RunConfig, *, folder: Path | None = None) -> list[Loade
                     found = _enabled(_load(entry, places))
                     _check_names(found, loaded)
                 loaded += found
-            except (RealworkError, SystemExit) as error:
+            except SystemExit as error:
+                ended = f"its code ends the process when it is loaded (SystemExit: {error.code})"
+                problems.append(f"plugin {entry.module}: {ended}")
+            except RealworkError as error:
                 problems.append(f"plugin {entry.module}: {explain(error)}")
     if problems:
         raise InputError(f"{len(problems)} plugin(s) cannot be used", problems=problems)
@@ -101,13 +115,27 @@ def _importable(folder: Path | None) -> Iterator[list[Path]]:
 def _load(entry: PluginEntry, places: Sequence[Path]) -> list[LoadedPlugin]:
     if entry.module in BUILTIN:
         return [LoadedPlugin(_construct(BUILTIN[entry.module], entry), entry, builtin=True)]
-    kinds = _plugin_classes(_import(entry.module))
+    _check_module(entry.module)
+    kinds = _plugin_classes(_import(entry.module, places))
     found_in = [place_of(name) for name in {entry.module, *(kind.__module__ for kind in kinds)}]
     modules = tuple(sorted(own_modules([*places, *(place for place in found_in if place)])))
     return [LoadedPlugin(_construct(kind, entry), entry, modules=modules) for kind in kinds]
 
 
-def _import(name: str) -> ModuleType:
+def _check_module(name: str) -> None:
+    """Make sure that `name` can be that of a user's module.
+
+    Raises:
+        InputError: it is a path, or a name of Python's own.
+    """
+    parts = [part for part in re.split(r"[/\\]", name.removesuffix(".py")) if part not in ("", ".", "..")]
+    if name != ".".join(parts):
+        raise InputError(f"that is the path of a file; write the dotted name: {'.'.join(parts)}")
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        raise InputError(f"'{name.partition('.')[0]}' is a module of Python's own; give yours another name")
+
+
+def _import(name: str, places: Sequence[Path]) -> ModuleType:
     with blame(InputError, "cannot be imported"):
         try:
             return importlib.import_module(name)
@@ -119,8 +147,18 @@ def _import(name: str) -> ModuleType:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
             raise InputError(
-                f"cannot be imported: {error}. Put it beside the run file or into the current folder, or install it"
+                f"cannot be imported: {error}. {_meant(name, places)}"
+                "Put it beside the run file or into the current folder, or install it"
             ) from None
+
+
+def _meant(name: str, places: Sequence[Path]) -> str:
+    """A question whether a name that is there was meant, empty where none is similar."""
+    package, dot, _ = name.rpartition(".")
+    there = [path for place in places for path in place.joinpath(*package.split(".")).glob("*")]
+    modules = [path.stem for path in there if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    near = difflib.get_close_matches(name, [*BUILTIN, *(f"{package}{dot}{module}" for module in modules)], n=1)
+    return f"Did you mean '{near[0]}'? " if near else ""
 
 
 def _plugin_classes(module: ModuleType) -> list[type[BasePlugin]]:
@@ -139,14 +177,23 @@ def _construct(kind: type[BasePlugin], entry: PluginEntry) -> BasePlugin:
         if hasattr(kind, name) and not inspect.iscoroutinefunction(getattr(kind, name)):
             raise InputError(f"{kind.__name__}.{name} must be an 'async def'")
     constructor = inspect.signature(kind)
+    takes_whole = "config" in constructor.parameters and "config" not in entry.config
+    given = {"config": entry.config} if takes_whole else entry.config if constructor.parameters else {}
+    _check_arguments(kind, constructor, given)
     with blame(InputError, f"the constructor of {kind.__name__} fails"):
-        if "config" in constructor.parameters and "config" not in entry.config:
-            return kind(config=entry.config)  # type: ignore[call-arg]
-        if constructor.parameters:
-            return kind(**entry.config)
-        plugin = kind()
-        plugin.config = entry.config
+        plugin = kind(**given)
+        if not constructor.parameters:
+            plugin.config = entry.config
         return plugin
+
+
+def _check_arguments(kind: type[BasePlugin], constructor: inspect.Signature, given: Mapping[str, object]) -> None:
+    try:
+        constructor.bind(**given)
+    except TypeError as error:
+        file = Path(inspect.getfile(kind)).name
+        said = f"the constructor of {kind.__name__} in {file} does not fit the entry's config: {error}"
+        raise InputError(said) from None
 
 
 def _check_names(found: Sequence[LoadedPlugin], earlier: Sequence[LoadedPlugin]) -> None:
@@ -155,13 +202,13 @@ def _check_names(found: Sequence[LoadedPlugin], earlier: Sequence[LoadedPlugin])
     Raises:
         InputError: a name is empty or taken.
     """
-    taken = {each.plugin.name for each in earlier}
+    taken = {each.plugin.name: each.entry.module for each in earlier}
     for each in found:
-        name = each.plugin.name
-        if not str(name).strip() or name != valid_text(name):
+        name: object = each.plugin.name
+        if not isinstance(name, str) or not name.strip() or name != valid_text(name):
             raise InputError(f"the name of {type(each.plugin).__name__} must be text, not {name!r}")
         if name in taken:
-            raise InputError(f"there is another plugin with the name '{name}'")
-        taken.add(name)
+            raise InputError(f"there is another plugin with the name '{name}', in the module {taken[name]}")
+        taken[name] = each.entry.module
         with blame(InputError, f"{name}: version, supported_hooks or priority are wrong"):
             _ = str(each.plugin.version), each.hooks, each.priority

@@ -86,14 +86,17 @@ def test_of_two_equal_actions_one_can_be_left_out(plugins):
     ("code", "said"),
     [
         ("raise ValueError('boom')", "pre_action: its code failed: boom (ValueError, plugins_"),
-        ("return None", "must answer with a list of actions, not NoneType"),
+        ("return None", "must answer with a list of actions, not None"),
         ("return 42", "not int"),
-        ("return ['ls']", "validation error"),
+        ("return ['ls']", "pre_action: it must answer with a list of actions, not with str in it"),
         ("return actions + actions", "not the given ones"),
         ("return [CommandAction(command='x')] * (3 if len(actions) == 2 else 2)", "not the given ones"),
         ("return [CommandAction(command='a\\0b'), actions[1]]", "NUL"),
         ("return [CommandAction(command='\\ud800'), actions[1]]", "valid text"),
-        ("return [actions[0].model_copy(update={'command': 3}), actions[1]]", "validation error"),
+        (
+            "return [actions[0].model_copy(update={'command': 3}), actions[1]]",
+            "command: Input should be a valid string",
+        ),
         ("sys.exit(3)", "SystemExit"),
         ("context.set('keep', lambda: 1); return actions", "pickle"),
     ],
@@ -124,7 +127,8 @@ def test_an_action_that_a_filter_changes_in_place_is_a_change_like_any_other(plu
     assert decisions(verdicts) == ["rewritten by sly", "allowed"]
     assert said["sly"]["rewritten"][0]["from"]["command"] == "ls"
     verdicts, said = review(plugins, filtering("sly", f"{change.replace(repr('id'), '3')}; return actions"))
-    assert "validation error" in said["sly"]["error"]
+    assert said["sly"]["error"].startswith("pre_action: an action that it answered with is wrong: ")
+    assert "\n" not in said["sly"]["error"]
 
 
 def test_a_critical_plugin_that_fails_raises_with_its_name(plugins):
@@ -244,7 +248,7 @@ def test_modifiers_change_the_environment_one_after_the_other_and_the_row_says_h
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("return None", "validation error"),
+        ("return None", "pre_episode: it must answer with the environment, not None"),
         ("return environment_config.model_copy(update={'unit_tests': []})", "unit_tests"),
         ("return environment_config.model_copy(update={'id': 'other'})", "must not change the environment's id"),
         ("return environment_config.model_copy(update={'prompt': '\\ud800'})", "surrogates"),
