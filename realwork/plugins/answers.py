@@ -107,8 +107,8 @@ def checked(plugin: BasePlugin, call: HookCall, context: PluginContext) -> Answe
         case EpisodeEvaluatorPlugin(), PluginHookType.POST_TEST:
             return Answer(rewards=_rewards(context.get("evaluation")))
         case TrajectoryAnalyzerPlugin(), PluginHookType.POST_EPISODE:
-            found = {"analysis": context.get("analysis"), "suggestions": context.get("suggestions")}
-            return Answer(data=_json(found))
+            suggestions = _suggestions(context.get("suggestions", []))
+            return Answer(data=_json({"analysis": context.get("analysis"), "suggestions": suggestions}))
         case RolloutManagerPlugin(), PluginHookType.POST_EPISODE if call.results is not None:
             return _decision(context)
     return Answer()
@@ -193,6 +193,14 @@ def _rewards(answered: Any) -> tuple[tuple[str, float], ...]:
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             raise PluginError(f"the reward '{name}' must be a finite number, not {value!r}")
     return tuple((valid_text(name), float(value)) for name, value in answered.items())
+
+
+def _suggestions(answered: Any) -> list[str]:
+    if not isinstance(answered, list | tuple):
+        raise PluginError(f"suggest_improvements must answer with a list of texts, not {_kind(answered)}")
+    if others := [each for each in answered if not isinstance(each, str)]:
+        raise PluginError(f"suggest_improvements must answer with a list of texts, not with {_kind(others[0])} in it")
+    return list(answered)
 
 
 def _decision(context: PluginContext) -> Answer:

@@ -12,7 +12,7 @@ import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -38,12 +38,14 @@ class LoadedPlugin:
 
     Attributes:
         modules: the user's modules that it may have imported, its own among them; empty for a built-in.
+        enabled: one that is not is never called, and has no name that others may not have.
     """
 
     plugin: BasePlugin
     entry: PluginEntry
     builtin: bool = False
     modules: tuple[str, ...] = ()
+    enabled: bool = True
 
     @property
     def hooks(self) -> frozenset[PluginHookType]:
@@ -66,9 +68,10 @@ class LoadedPlugin:
         return self.entry.priority if "priority" in self.entry.model_fields_set else int(self.plugin.priority)
 
 
-def load_plugins(config: RunConfig, *, folder: Path | None = None) -> list[LoadedPlugin]:
+def load_plugins(config: RunConfig, *, folder: Path | None = None, with_disabled: bool = False) -> list[LoadedPlugin]:
     """The plugins of `config`, built-ins first; none when plugins are switched off.
 
+    Those that are not enabled are among them only `with_disabled`.
     A module is looked for in `folder` (that of the run file), in the current directory, then where Python looks.
 
     Raises:
@@ -80,7 +83,7 @@ def load_plugins(config: RunConfig, *, folder: Path | None = None) -> list[Loade
         for entry in all_entries(config):
             try:
                 with blame(InputError, "cannot be used"):
-                    found = _enabled(_load(entry, places))
+                    found = [each for each in map(_asked, _load(entry, places)) if each.enabled or with_disabled]
                     _check_names(found, loaded)
                 loaded += found
             except SystemExit as error:
@@ -93,9 +96,10 @@ def load_plugins(config: RunConfig, *, folder: Path | None = None) -> list[Loade
     return loaded
 
 
-def _enabled(found: Sequence[LoadedPlugin]) -> list[LoadedPlugin]:
+def _asked(loaded: LoadedPlugin) -> LoadedPlugin:
+    """`loaded`, once it was asked whether it is enabled."""
     with blame(InputError, "it does not say whether it is enabled"):
-        return [each for each in found if each.plugin.enabled]
+        return replace(loaded, enabled=bool(loaded.plugin.enabled))
 
 
 @contextmanager
@@ -202,13 +206,14 @@ def _check_names(found: Sequence[LoadedPlugin], earlier: Sequence[LoadedPlugin])
     Raises:
         InputError: a name is empty or taken.
     """
-    taken = {each.plugin.name: each.entry.module for each in earlier}
+    taken = {each.plugin.name: each.entry.module for each in earlier if each.enabled}
     for each in found:
         name: object = each.plugin.name
         if not isinstance(name, str) or not name.strip() or name != valid_text(name):
             raise InputError(f"the name of {type(each.plugin).__name__} must be text, not {name!r}")
-        if name in taken:
+        if each.enabled and name in taken:
             raise InputError(f"there is another plugin with the name '{name}', in the module {taken[name]}")
-        taken[name] = each.entry.module
+        if each.enabled:
+            taken[name] = each.entry.module
         with blame(InputError, f"{name}: version, supported_hooks or priority are wrong"):
             _ = str(each.plugin.version), each.hooks, each.priority

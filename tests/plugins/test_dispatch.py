@@ -322,6 +322,13 @@ def test_what_cannot_be_written_as_json_is_an_error(plugins):
     assert "type object, which is not JSON" in row["custom_analyzer"]["error"]
 
 
+@pytest.mark.parametrize(("answer", "found"), [("'loops'", "str"), ("None", "None"), ("['a', 1]", "with int in it")])
+def test_suggestions_that_are_no_list_of_texts_are_an_error(plugins, answer, found):
+    _, row = evaluate(plugins, EXAMPLE.replace('["Custom suggestion based on analysis"]', answer))
+    said = f"post_episode: suggest_improvements must answer with a list of texts, not {found}"
+    assert row["custom_analyzer"]["error"] == said
+
+
 def test_who_only_watches_is_not_waited_for_before_the_episode_has_ended(plugins):
     code = "import asyncio; await asyncio.sleep(0.2); n = context.get('n', 0) + 1; context.set('n', n); return context"
 
