@@ -66,7 +66,9 @@ def _lines(name: str, said: dict[str, Any]) -> list[str]:
     if said.get("analysis") and name != _QUIET_ANALYZER:
         lines.append(f"found {_json(said['analysis'])}")
     lines += [f"suggests: {_text(each)}" for each in said.get("suggestions") or ()]
-    if said.get("error"):
+    if said.get("error") and not said.get("calls", 1):
+        lines.append(f"failed: {said['error']}")
+    elif said.get("error"):
         lines.append(f"failed {said.get('errors', 1)} of {said.get('calls', 1)} times: {said['error']}")
     return lines
 

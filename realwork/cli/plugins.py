@@ -3,7 +3,7 @@
 import json
 import sys
 from contextlib import redirect_stdout
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.text import Text
@@ -12,6 +12,9 @@ from realwork.cli.console import errors, results, table
 from realwork.cli.runs import File
 from realwork.config import PluginEntry
 from realwork.runfile import RunFile, load_run_file
+
+if TYPE_CHECKING:
+    from realwork.plugins.checking import CheckedPlugin
 
 _SHOWN = ("module", "priority", "timeout", "critical")
 
@@ -27,12 +30,11 @@ def plugins(file: File) -> None:
 
     run_file = load_run_file(file, needs_key=False)
     with redirect_stdout(sys.stderr):
-        loaded = load_plugins(run_file.config, folder=run_file.path.parent)
-        pack(loaded)
+        loaded = load_plugins(run_file.config, folder=run_file.path.parent, with_disabled=True)
+        pack([each for each in loaded if each.enabled])
         found = check_plugins(loaded)
     rows = table("Plugin", "Version", "Kind", "Hooks", "Priority", "Seconds", "Critical", "Self-check")
     for each in found:
-        verdict = "-" if not each.checked else "ok" if each.problem is None else "failed"
         rows.add_row(
             Text(each.name),
             Text(each.version),
@@ -41,17 +43,26 @@ def plugins(file: File) -> None:
             str(each.priority),
             f"{each.timeout_s:g}",
             "yes" if each.critical else "no",
-            verdict,
+            _verdict(each),
         )
     results.print(rows)
     for module, settings in _settings(run_file).items():
         results.print(f"settings of {module}: {json.dumps(settings, ensure_ascii=False)}", markup=False)
+    for each in found:
+        if each.enabled and not each.hooks:
+            results.print(f"{each.name} is never called: its supported_hooks name no hook", markup=False)
     if not run_file.config.rollout_config.enable_plugins:
         results.print("rollout_config.enable_plugins is false: none is called", markup=False)
     problems = [f"{each.name}: {each.problem}" for each in found if each.problem is not None]
     for problem in problems:
         errors.print(f"error: {problem}", markup=False)
     raise typer.Exit(1 if problems else 0)
+
+
+def _verdict(plugin: "CheckedPlugin") -> str:
+    if not plugin.enabled:
+        return "disabled"
+    return "-" if not plugin.checked else "ok" if plugin.problem is None else "failed"
 
 
 def _settings(run_file: RunFile) -> dict[str, Any]:

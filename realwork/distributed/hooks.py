@@ -8,6 +8,7 @@ import asyncio
 import pickle
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -19,9 +20,9 @@ from ray.exceptions import RayError, RayTaskError, WorkerCrashedError
 from realwork.errors import InputError, PluginError, RealworkError, blame
 from realwork.plugins.answers import Answer, State
 from realwork.plugins.base import BasePlugin
-from realwork.plugins.calls import call_plugin, explain
+from realwork.plugins.calls import call_plugin, explain, no_answer, within
 from realwork.plugins.dispatch import PluginHooks
-from realwork.plugins.hooks import Hooks, NoHooks
+from realwork.plugins.hooks import START_S, Hooks, NoHooks
 from realwork.plugins.loading import LoadedPlugin
 from realwork.plugins.panel import CallPlugin, PackedPlugin
 from realwork.plugins.told import HookCall
@@ -86,35 +87,53 @@ class RayCalls:
     """Makes the calls of the plugins asked in this process; see `realwork.plugins.panel.CallPlugin`."""
 
     def __init__(self) -> None:
-        self._task: Any = ray.remote(call_packed)
+        self._task: Any = ray.remote(begin_packed)
         self._tasks: dict[str, Any] = {}
         self._codes: dict[str, Any] = {}
         self._told: tuple[HookCall, Any] | None = None
+        self.losses = Counter[str]()
         self._builtins = _Builtins()
 
-    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State) -> Answer:
-        """What `plugin` answers; a call that is cancelled ends, with its process."""
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State, limit_s: float) -> Answer:
+        """What `plugin` answers; a call that is cancelled, or takes too long, ends with its process."""
         if plugin.builtin:
-            return await self._builtins(plugin, call, state)
+            return await self._builtins(plugin, call, state, limit_s)
+        for _ in range(2 if plugin.idempotent else 1):  # Ray's own retry would start within the plugin's time
+            try:
+                return await self._called(plugin, call, state, limit_s)
+            except WorkerCrashedError:
+                continue
+        return Answer(error=f"{call.hook}: its process ended before it answered", lost=True)
+
+    async def _called(self, plugin: PackedPlugin, call: HookCall, state: State, limit_s: float) -> Answer:
+        """What one task answers. Raises `WorkerCrashedError` when its process ends before."""
         try:
-            called = self._begun(plugin, call, state)
+            stream = self._begun(plugin, call, state)
         except RayError as error:
             return Answer(error=f"{call.hook}: the call could not be made: {_said(error, plugin)}")
+        late = Answer(error=f"{call.hook}: its process did not start within {START_S:g} s", lost=True)
         try:
-            answer: Answer = await called
+            async with asyncio.timeout(START_S) as clock:
+                await (await anext(stream))
+                clock.reschedule(asyncio.get_running_loop().time() + limit_s)
+                late = no_answer(call, limit_s)
+                answer: Answer = await (await anext(stream))
         except WorkerCrashedError:
-            return Answer(error=f"{call.hook}: its process ended before it answered", lost=True)
-        except RayError as error:  # what a task raised may be a CancelledError too
+            raise
+        except RayError as error:  # what a task raised may be a CancelledError or a TimeoutError too
             return Answer(error=f"{call.hook}: the call was lost: {_said(error, plugin)}", lost=True)
+        except TimeoutError:
+            ray.cancel(stream, force=True)
+            return late
         except asyncio.CancelledError:
-            ray.cancel(called, force=True)
+            ray.cancel(stream, force=True)
             raise
         return answer
 
     def _begun(self, plugin: PackedPlugin, call: HookCall, state: State) -> Any:
+        """The stream of the mark and the answer of a new task; see `begin_packed`."""
         if plugin.name not in self._tasks:
-            retries = 1 if plugin.idempotent else 0
-            options = plugin.options | {"max_retries": retries, "name": f"plugin:{plugin.name}"}
+            options = plugin.options | {"max_retries": 0, "num_returns": "streaming", "name": f"plugin:{plugin.name}"}
             self._codes[plugin.name] = ray.put((plugin.code, plugin.environment_variables))
             self._tasks[plugin.name] = self._task.options(**options)
         return self._tasks[plugin.name].remote(self._codes[plugin.name], self._shared(call), state)
@@ -140,12 +159,13 @@ class LocalCalls:
 
     def __init__(self) -> None:
         self._variables = Variables()
+        self.losses = Counter[str]()
         self._builtins = _Builtins()
 
-    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State) -> Answer:
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State, limit_s: float) -> Answer:
         """What `plugin` answers."""
         if plugin.builtin:
-            return await self._builtins(plugin, call, state)
+            return await self._builtins(plugin, call, state, limit_s)
         hidden = list(plugin.environment_variables.values())
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Answer] = loop.create_future()
@@ -162,7 +182,7 @@ class LocalCalls:
 
         with self._variables.held(plugin.environment_variables):  # a call that is cut does not keep them
             threading.Thread(target=work, daemon=True, name=f"plugin:{plugin.name}").start()
-            return await answered
+            return await within(limit_s, call, answered)
 
 
 class _Builtins:
@@ -171,10 +191,16 @@ class _Builtins:
     def __init__(self) -> None:
         self._loaded: dict[str, BasePlugin] = {}
 
-    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State) -> Answer:
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State, limit_s: float) -> Answer:
         if plugin.name not in self._loaded:
             self._loaded[plugin.name] = pickle.loads(plugin.code)
-        return await call_plugin(self._loaded[plugin.name], call, state)
+        return await within(limit_s, call, call_plugin(self._loaded[plugin.name], call, state))
+
+
+def begin_packed(packed: tuple[bytes, dict[str, str]], call: HookCall, state: State) -> Iterator[Answer | None]:
+    """A mark, null, once there is a process that goes on with the plugin's code, then what `call_packed` answers."""
+    yield None
+    yield call_packed(packed, call, state)
 
 
 def call_packed(packed: tuple[bytes, dict[str, str]], call: HookCall, state: State) -> Answer:

@@ -7,12 +7,13 @@ only its next call opens.
 import json
 import math
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import SequenceMatcher
 from numbers import Real
 from typing import Any
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from realwork.config import EnvironmentConfig
 from realwork.errors import PluginError
@@ -96,7 +97,7 @@ def checked(plugin: BasePlugin, call: HookCall, context: PluginContext) -> Answe
 
     Raises:
         UnclearError: it does not say what becomes of each action.
-        PluginError: it is none of what `call` asks for; pydantic's `ValidationError` likewise.
+        PluginError: it is none of what `call` asks for.
     """
     match plugin, call.hook:
         case ActionFilterPlugin(), PluginHookType.PRE_ACTION:
@@ -106,8 +107,8 @@ def checked(plugin: BasePlugin, call: HookCall, context: PluginContext) -> Answe
         case EpisodeEvaluatorPlugin(), PluginHookType.POST_TEST:
             return Answer(rewards=_rewards(context.get("evaluation")))
         case TrajectoryAnalyzerPlugin(), PluginHookType.POST_EPISODE:
-            found = {"analysis": context.get("analysis"), "suggestions": context.get("suggestions")}
-            return Answer(data=_json(found))
+            suggestions = _suggestions(context.get("suggestions", []))
+            return Answer(data=_json({"analysis": context.get("analysis"), "suggestions": suggestions}))
         case RolloutManagerPlugin(), PluginHookType.POST_EPISODE if call.results is not None:
             return _decision(context)
     return Answer()
@@ -115,7 +116,7 @@ def checked(plugin: BasePlugin, call: HookCall, context: PluginContext) -> Answe
 
 def _filtered(plugin: ActionFilterPlugin, given: Sequence[Action], answered: Any) -> tuple[Filtered, ...]:
     if not isinstance(answered, list | tuple):
-        raise PluginError(f"it must answer with a list of actions, not {type(answered).__name__}")
+        raise PluginError(f"it must answer with a list of actions, not {_kind(answered)}")
     kept = [_action(action) for action in answered]
     result: list[Filtered] = []
     for what, begin, end, first, last in SequenceMatcher(None, given, kept, autojunk=False).get_opcodes():
@@ -133,11 +134,30 @@ def _filtered(plugin: ActionFilterPlugin, given: Sequence[Action], answered: Any
 
 def _action(answered: Any) -> Action:
     """A plain action of the tree, checked as if it were new: a copy with changes is not checked by itself."""
-    action: Action = TypeAdapter(Action).validate_python(_fields(answered))
+    if not isinstance(answered, BaseModel | dict):
+        raise PluginError(f"it must answer with a list of actions, not with {_kind(answered)} in it")
+    with _plainly("an action that it answered with is wrong"):
+        action: Action = TypeAdapter(Action).validate_python(_fields(answered))
     for name, value in action.model_dump().items():
         if isinstance(value, str) and value != valid_text(value):
             raise PluginError(f"the {name} of an action must be valid text without NUL characters")
     return action
+
+
+def _kind(answered: object) -> str:
+    return "None" if answered is None else type(answered).__name__
+
+
+@contextmanager
+def _plainly(wrong: str) -> Iterator[None]:
+    """Says of the first mistake that pydantic finds what stands for the user, in one sentence."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        said = first["msg"].removeprefix("Value error, ")
+        raise PluginError(f"{wrong}: {place}: {said}" if place else f"{wrong}: {said}") from None
 
 
 def _fields(value: Any) -> Any:
@@ -153,7 +173,10 @@ def _fields(value: Any) -> Any:
 
 
 def _environment(given: EnvironmentConfig, answered: Any) -> EnvironmentConfig:
-    changed = EnvironmentConfig.model_validate(_fields(answered))
+    if not isinstance(answered, BaseModel | dict):
+        raise PluginError(f"it must answer with the environment, not {_kind(answered)}")
+    with _plainly("the environment that it answered with is wrong"):
+        changed = EnvironmentConfig.model_validate(_fields(answered))
     json.dumps(changed.model_dump(), ensure_ascii=False).encode()
     for fixed in ("id", "copy_folders", "test_folders"):
         if getattr(changed, fixed) != getattr(given, fixed):
@@ -163,7 +186,7 @@ def _environment(given: EnvironmentConfig, answered: Any) -> EnvironmentConfig:
 
 def _rewards(answered: Any) -> tuple[tuple[str, float], ...]:
     if not isinstance(answered, dict):
-        raise PluginError(f"it must answer with a dictionary of rewards, not {type(answered).__name__}")
+        raise PluginError(f"it must answer with a dictionary of rewards, not {_kind(answered)}")
     for name, value in answered.items():
         if not isinstance(name, str) or not name:
             raise PluginError(f"the name of a reward must be text, not {name!r}")
@@ -172,11 +195,22 @@ def _rewards(answered: Any) -> tuple[tuple[str, float], ...]:
     return tuple((valid_text(name), float(value)) for name, value in answered.items())
 
 
+def _suggestions(answered: Any) -> list[str]:
+    if not isinstance(answered, list | tuple):
+        raise PluginError(f"suggest_improvements must answer with a list of texts, not {_kind(answered)}")
+    if others := [each for each in answered if not isinstance(each, str)]:
+        raise PluginError(f"suggest_improvements must answer with a list of texts, not with {_kind(others[0])} in it")
+    return list(answered)
+
+
 def _decision(context: PluginContext) -> Answer:
     go_on, strategy = context.get("should_continue"), context.get("strategy")
     if not isinstance(go_on, bool):
         raise PluginError(f"should_continue_rollout must answer true or false, not {go_on!r}")
-    return Answer(go_on=go_on, strategy=Strategy.model_validate(strategy or {}))
+    if strategy is not None and not isinstance(strategy, dict):
+        raise PluginError(f"modify_rollout_strategy must answer with a dictionary, not {_kind(strategy)}")
+    with _plainly("what modify_rollout_strategy answered is wrong"):
+        return Answer(go_on=go_on, strategy=Strategy.model_validate(strategy or {}))
 
 
 def _json(value: Any) -> str:

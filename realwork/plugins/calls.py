@@ -3,10 +3,11 @@
 Guarantees: whatever the plugin's code does short of ending the process becomes an `Answer`.
 """
 
+import asyncio
 import pickle
 import re
 import traceback
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from types import MappingProxyType
 
 from realwork.errors import PluginError, RealworkError, blame
@@ -34,6 +35,20 @@ async def call_plugin(
             return await _call(plugin, call, state)
     except (RealworkError, SystemExit) as error:
         return Answer(error=f"{call.hook}: {explain(error, hidden=hidden)}")
+
+
+async def within(limit_s: float, call: HookCall, called: Awaitable[Answer]) -> Answer:
+    """What `called` answers to `call` if it does so in time; it is cancelled otherwise."""
+    try:
+        async with asyncio.timeout(limit_s):
+            return await called
+    except TimeoutError:
+        return no_answer(call, limit_s)
+
+
+def no_answer(call: HookCall, limit_s: float) -> Answer:
+    """What comes of a call that takes longer than `limit_s`."""
+    return Answer(error=f"{call.hook}: gave no answer for {limit_s:g} s", lost=True)
 
 
 async def _call(plugin: BasePlugin, call: HookCall, state: State) -> Answer:

@@ -17,7 +17,8 @@ class CheckedPlugin(Record):
     """A plugin of a run file.
 
     Attributes:
-        checked: whether it has a `self_check`.
+        enabled: one that is not is never called.
+        checked: whether it has a `self_check`, which was called.
         problem: what that found, null when nothing.
     """
 
@@ -29,6 +30,7 @@ class CheckedPlugin(Record):
     priority: int
     timeout_s: float
     critical: bool
+    enabled: bool = True
     checked: bool = False
     problem: str | None = None
 
@@ -41,7 +43,7 @@ def check_plugins(loaded: Sequence[LoadedPlugin]) -> list[CheckedPlugin]:
 
 def _checked(loaded: LoadedPlugin, variables: Variables) -> CheckedPlugin:
     plugin, entry = loaded.plugin, loaded.entry
-    has_check = hasattr(plugin, "self_check")
+    has_check = loaded.enabled and hasattr(plugin, "self_check")
     return CheckedPlugin(
         module=entry.module,
         name=plugin.name,
@@ -51,6 +53,7 @@ def _checked(loaded: LoadedPlugin, variables: Variables) -> CheckedPlugin:
         priority=loaded.priority,
         timeout_s=entry.timeout,
         critical=entry.critical,
+        enabled=loaded.enabled,
         checked=has_check,
         problem=_problem(loaded, variables) if has_check else None,
     )

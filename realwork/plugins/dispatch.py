@@ -11,7 +11,7 @@ from typing import Any
 
 from realwork.config import EnvironmentConfig
 from realwork.plugins.base import PluginHookType
-from realwork.plugins.hooks import LONGEST_CHAIN, Refuse, Verdict
+from realwork.plugins.hooks import LONGEST_CHAIN, START_S, Refuse, Verdict
 from realwork.plugins.panel import CallPlugin, PackedPlugin, Panel
 from realwork.plugins.told import HookCall
 from realwork.text import shorten
@@ -32,7 +32,7 @@ class PluginHooks:
     async def modify(self, environment: EnvironmentConfig, refuse: Refuse) -> EnvironmentConfig:
         """The environment that the rollout runs with, after each modifier in turn."""
         self._tell(PluginHookType.PRE_EPISODE, environment=environment)
-        end = time.monotonic() + LONGEST_CHAIN * self._panel.longest_s()
+        end = time.monotonic() + START_S + LONGEST_CHAIN * self._panel.longest_s()
         for plugin in self._panel.answering(PluginHookType.PRE_EPISODE):
             call = HookCall(hook=PluginHookType.PRE_EPISODE, spec=self._spec, environment=environment)
             answer = await self._panel.ask(plugin, call, within_s=end - time.monotonic())
@@ -115,15 +115,18 @@ class PluginHooks:
         self._panel.cut()
 
     async def _judge(self, trajectory: Trajectory) -> Trajectory:
-        """`trajectory` with the evaluators' rewards; the first of them that names `reward` replaces the tests'."""
+        """`trajectory` with the evaluators' rewards; the first of them that names `reward` replaces the tests'.
+
+        Whatever fails, a reward has the same name in every row: names are plain for the first evaluator alone.
+        """
         call = HookCall(hook=PluginHookType.POST_TEST, spec=self._spec, trajectory=trajectory)
         self._panel.tell(call)
         evaluators = self._panel.answering(call.hook)
         rewards, reward, replaced_by = list(trajectory.rewards), trajectory.reward, ""
         for plugin, answer in zip(evaluators, await self._panel.ask_all(evaluators, call), strict=True):
-            taken = {each.name for each in rewards}
             for name, value in answer.rewards or ():
-                own = f"{plugin.name}.{name}" if name in taken or name == "reward" else name
+                is_plain = plugin is evaluators[0] and name not in ("tests", "reward")
+                own = name if is_plain else f"{plugin.name}.{name}"
                 rewards.append(NamedReward(name=own, value=value))
                 if name == "reward" and replaced_by:
                     self._panel.fail(plugin, f"its reward was not used: {replaced_by} had replaced it before")

@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from realwork.config import EnvironmentConfig, RunConfig
-from realwork.plugins.builtin import all_entries
+from realwork.plugins.builtin import BUILTIN, all_entries
 from realwork.types import Action, Observation, Record, Trajectory
 
 Refuse = Callable[[EnvironmentConfig], str | None]
 """Why a rollout cannot be played with a changed environment, null if it can."""
+START_S = 60.0
+"""Seconds within which the process of a call must have started, which is not of the plugin's own time."""
 LONGEST_CHAIN = 3
 """How many times the longest timeout the modifiers of an environment may take together."""
 _PHASES_AFTER = 4
@@ -93,5 +95,7 @@ class NoHooks:
 
 def longest_hooks_s(config: RunConfig) -> float:
     """Seconds that plugins may take before and after an episode; what they take within it is of its own time."""
-    longest_s = max((entry.timeout for entry in all_entries(config)), default=0.0)
-    return (LONGEST_CHAIN + _PHASES_AFTER) * longest_s
+    entries = all_entries(config)
+    longest_s = max((entry.timeout for entry in entries), default=0.0)
+    start_s = 0.0 if all(entry.module in BUILTIN for entry in entries) else START_S
+    return (LONGEST_CHAIN + _PHASES_AFTER) * longest_s + (1 + _PHASES_AFTER) * start_s

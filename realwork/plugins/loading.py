@@ -4,13 +4,15 @@ Guarantees: every plugin that cannot be used is named with the original error, a
 once, before anything runs.
 """
 
+import difflib
 import importlib
 import inspect
+import re
 import sys
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -36,17 +38,28 @@ class LoadedPlugin:
 
     Attributes:
         modules: the user's modules that it may have imported, its own among them; empty for a built-in.
+        enabled: one that is not is never called, and has no name that others may not have.
     """
 
     plugin: BasePlugin
     entry: PluginEntry
     builtin: bool = False
     modules: tuple[str, ...] = ()
+    enabled: bool = True
 
     @property
     def hooks(self) -> frozenset[PluginHookType]:
         """The hooks at which it is called: those it names, and the one that its kind answers."""
-        named = {PluginHookType(hook) for hook in self.plugin.supported_hooks}
+        supported: object = self.plugin.supported_hooks
+        if not isinstance(supported, list | tuple | set | frozenset):
+            raise InputError(f"{self.plugin.name}: supported_hooks must be a list of hooks, not {supported!r}")
+        unknown = [hook for hook in supported if hook not in list(PluginHookType)]
+        if unknown:
+            known = ", ".join(PluginHookType)
+            raise InputError(
+                f"{self.plugin.name}: supported_hooks has {unknown[0]!r}, which is no hook; there are {known}"
+            )
+        named = set(map(PluginHookType, supported))
         natural = NATURAL_HOOKS.get(self.plugin.plugin_type)
         return frozenset(named if natural is None else {*named, natural})
 
@@ -55,9 +68,10 @@ class LoadedPlugin:
         return self.entry.priority if "priority" in self.entry.model_fields_set else int(self.plugin.priority)
 
 
-def load_plugins(config: RunConfig, *, folder: Path | None = None) -> list[LoadedPlugin]:
+def load_plugins(config: RunConfig, *, folder: Path | None = None, with_disabled: bool = False) -> list[LoadedPlugin]:
     """The plugins of `config`, built-ins first; none when plugins are switched off.
 
+    Those that are not enabled are among them only `with_disabled`.
     A module is looked for in `folder` (that of the run file), in the current directory, then where Python looks.
 
     Raises:
@@ -69,19 +83,23 @@ def load_plugins(config: RunConfig, *, folder: Path | None = None) -> list[Loade
         for entry in all_entries(config):
             try:
                 with blame(InputError, "cannot be used"):
-                    found = _enabled(_load(entry, places))
+                    found = [each for each in map(_asked, _load(entry, places)) if each.enabled or with_disabled]
                     _check_names(found, loaded)
                 loaded += found
-            except (RealworkError, SystemExit) as error:
+            except SystemExit as error:
+                ended = f"its code ends the process when it is loaded (SystemExit: {error.code})"
+                problems.append(f"plugin {entry.module}: {ended}")
+            except RealworkError as error:
                 problems.append(f"plugin {entry.module}: {explain(error)}")
     if problems:
         raise InputError(f"{len(problems)} plugin(s) cannot be used", problems=problems)
     return loaded
 
 
-def _enabled(found: Sequence[LoadedPlugin]) -> list[LoadedPlugin]:
+def _asked(loaded: LoadedPlugin) -> LoadedPlugin:
+    """`loaded`, once it was asked whether it is enabled."""
     with blame(InputError, "it does not say whether it is enabled"):
-        return [each for each in found if each.plugin.enabled]
+        return replace(loaded, enabled=bool(loaded.plugin.enabled))
 
 
 @contextmanager
@@ -101,13 +119,27 @@ def _importable(folder: Path | None) -> Iterator[list[Path]]:
 def _load(entry: PluginEntry, places: Sequence[Path]) -> list[LoadedPlugin]:
     if entry.module in BUILTIN:
         return [LoadedPlugin(_construct(BUILTIN[entry.module], entry), entry, builtin=True)]
-    kinds = _plugin_classes(_import(entry.module))
+    _check_module(entry.module)
+    kinds = _plugin_classes(_import(entry.module, places))
     found_in = [place_of(name) for name in {entry.module, *(kind.__module__ for kind in kinds)}]
     modules = tuple(sorted(own_modules([*places, *(place for place in found_in if place)])))
     return [LoadedPlugin(_construct(kind, entry), entry, modules=modules) for kind in kinds]
 
 
-def _import(name: str) -> ModuleType:
+def _check_module(name: str) -> None:
+    """Make sure that `name` can be that of a user's module.
+
+    Raises:
+        InputError: it is a path, or a name of Python's own.
+    """
+    parts = [part for part in re.split(r"[/\\]", name.removesuffix(".py")) if part not in ("", ".", "..")]
+    if name != ".".join(parts):
+        raise InputError(f"that is the path of a file; write the dotted name: {'.'.join(parts)}")
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        raise InputError(f"'{name.partition('.')[0]}' is a module of Python's own; give yours another name")
+
+
+def _import(name: str, places: Sequence[Path]) -> ModuleType:
     with blame(InputError, "cannot be imported"):
         try:
             return importlib.import_module(name)
@@ -119,8 +151,18 @@ def _import(name: str) -> ModuleType:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
             raise InputError(
-                f"cannot be imported: {error}. Put it beside the run file or into the current folder, or install it"
+                f"cannot be imported: {error}. {_meant(name, places)}"
+                "Put it beside the run file or into the current folder, or install it"
             ) from None
+
+
+def _meant(name: str, places: Sequence[Path]) -> str:
+    """A question whether a name that is there was meant, empty where none is similar."""
+    package, dot, _ = name.rpartition(".")
+    there = [path for place in places for path in place.joinpath(*package.split(".")).glob("*")]
+    modules = [path.stem for path in there if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    near = difflib.get_close_matches(name, [*BUILTIN, *(f"{package}{dot}{module}" for module in modules)], n=1)
+    return f"Did you mean '{near[0]}'? " if near else ""
 
 
 def _plugin_classes(module: ModuleType) -> list[type[BasePlugin]]:
@@ -139,14 +181,23 @@ def _construct(kind: type[BasePlugin], entry: PluginEntry) -> BasePlugin:
         if hasattr(kind, name) and not inspect.iscoroutinefunction(getattr(kind, name)):
             raise InputError(f"{kind.__name__}.{name} must be an 'async def'")
     constructor = inspect.signature(kind)
+    takes_whole = "config" in constructor.parameters and "config" not in entry.config
+    given = {"config": entry.config} if takes_whole else entry.config if constructor.parameters else {}
+    _check_arguments(kind, constructor, given)
     with blame(InputError, f"the constructor of {kind.__name__} fails"):
-        if "config" in constructor.parameters and "config" not in entry.config:
-            return kind(config=entry.config)  # type: ignore[call-arg]
-        if constructor.parameters:
-            return kind(**entry.config)
-        plugin = kind()
-        plugin.config = entry.config
+        plugin = kind(**given)
+        if not constructor.parameters:
+            plugin.config = entry.config
         return plugin
+
+
+def _check_arguments(kind: type[BasePlugin], constructor: inspect.Signature, given: Mapping[str, object]) -> None:
+    try:
+        constructor.bind(**given)
+    except TypeError as error:
+        file = Path(inspect.getfile(kind)).name
+        said = f"the constructor of {kind.__name__} in {file} does not fit the entry's config: {error}"
+        raise InputError(said) from None
 
 
 def _check_names(found: Sequence[LoadedPlugin], earlier: Sequence[LoadedPlugin]) -> None:
@@ -155,13 +206,14 @@ def _check_names(found: Sequence[LoadedPlugin], earlier: Sequence[LoadedPlugin])
     Raises:
         InputError: a name is empty or taken.
     """
-    taken = {each.plugin.name for each in earlier}
+    taken = {each.plugin.name: each.entry.module for each in earlier if each.enabled}
     for each in found:
-        name = each.plugin.name
-        if not str(name).strip() or name != valid_text(name):
+        name: object = each.plugin.name
+        if not isinstance(name, str) or not name.strip() or name != valid_text(name):
             raise InputError(f"the name of {type(each.plugin).__name__} must be text, not {name!r}")
-        if name in taken:
-            raise InputError(f"there is another plugin with the name '{name}'")
-        taken.add(name)
+        if each.enabled and name in taken:
+            raise InputError(f"there is another plugin with the name '{name}', in the module {taken[name]}")
+        if each.enabled:
+            taken[name] = each.entry.module
         with blame(InputError, f"{name}: version, supported_hooks or priority are wrong"):
             _ = str(each.plugin.version), each.hooks, each.priority

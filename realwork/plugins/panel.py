@@ -2,12 +2,12 @@
 
 Guarantees: asking never raises; for one rollout, or one environment between rollouts, a plugin answers one call at a
 time and watches one at a time, and its answers do not wait for its watching; one that hung or lost its process
-`PATIENCE` times in a row is not asked again.
+`PATIENCE` times in a row is not asked again, by whatever asks through the same `CallPlugin`.
 """
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Annotated, Any, Protocol
@@ -17,6 +17,8 @@ from pydantic import Field
 from realwork.errors import PluginError
 from realwork.plugins.answers import Answer, State
 from realwork.plugins.base import NATURAL_HOOKS, PluginHookType, PluginType
+from realwork.plugins.calls import no_answer
+from realwork.plugins.hooks import START_S
 from realwork.plugins.told import HookCall
 from realwork.types import Record
 
@@ -54,10 +56,16 @@ class PackedPlugin(Record):
 
 
 class CallPlugin(Protocol):
-    """Makes one call; never raises but for cancellation, which ends the call."""
+    """Makes one call; never raises but for cancellation, which ends the call.
 
-    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State) -> Answer:
-        """What `plugin` answers."""
+    Attributes:
+        losses: how many calls of each plugin were lost since one was not, by its name; whoever asks counts.
+    """
+
+    losses: Counter[str]
+
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State, limit_s: float) -> Answer:
+        """What `plugin` answers, at most `limit_s` after its code has started, which is at most `START_S` from now."""
 
 
 class _Desk:
@@ -76,7 +84,7 @@ class _Seat:
         self.desks = defaultdict[str | None, _Desk](_Desk)
         self.said: dict[str, Any] = {}
         self.error: str | None = None
-        self.calls = self.errors = self.losses = self.cut = 0
+        self.calls = self.errors = self.cut = 0
         self.seconds = self.slowest_s = 0.0
         self.call_s: list[float] = []
 
@@ -86,8 +94,12 @@ class _Seat:
         self.slowest_s = max(self.slowest_s, seconds)
         if len(self.call_s) < MAX_TIMED:
             self.call_s.append(round(seconds, 6))
-        self.losses = self.losses + 1 if answer.lost else 0
         if answer.error is not None:
+            self.fail(answer.error)
+
+    def leave_out(self, answer: Answer) -> None:
+        """It was not called; said once, and only where no call has failed."""
+        if self.error is None and answer.error is not None:
             self.fail(answer.error)
 
     def fail(self, error: str) -> None:
@@ -129,28 +141,32 @@ class Panel:
 
     async def ask(self, plugin: PackedPlugin, call: HookCall, *, within_s: float | None = None) -> Answer:
         """What `plugin` answers, within its time and `within_s`; with `error` set when it gave no usable answer."""
-        limit_s = plugin.timeout_s if within_s is None else max(0.0, min(plugin.timeout_s, within_s))
-        return await self._ask(plugin, call, limit_s, self._desk(plugin, call).answering)
+        bound_s = START_S + plugin.timeout_s if within_s is None else max(0.0, within_s)
+        return await self._ask(plugin, call, bound_s, self._desk(plugin, call).answering)
 
     def _desk(self, plugin: PackedPlugin, call: HookCall) -> _Desk:
         return self._seats[plugin.name].desks[call.environment_id]
 
     async def _ask(
-        self, plugin: PackedPlugin, call: HookCall, limit_s: float, turn: AbstractAsyncContextManager[None]
+        self, plugin: PackedPlugin, call: HookCall, bound_s: float, turn: AbstractAsyncContextManager[None]
     ) -> Answer:
         seat, desk = self._seats[plugin.name], self._desk(plugin, call)
-        if seat.losses >= PATIENCE:
-            return Answer(error="not asked any more")
+        losses = self._call.losses
+        if losses[plugin.name] >= PATIENCE:
+            answer = Answer(error=f"not asked any more: it hung or lost its process {PATIENCE} times in a row")
+            seat.leave_out(answer)
+            return answer
         began = time.monotonic()
         try:
-            async with asyncio.timeout(limit_s), turn:
-                answer = await self._call(plugin, call, dict(desk.state))
+            async with asyncio.timeout(bound_s), turn:
+                answer = await self._call(plugin, call, dict(desk.state), min(plugin.timeout_s, bound_s))
         except TimeoutError:
-            answer = Answer(error=f"{call.hook}: gave no answer for {limit_s:g} s", lost=True)
+            answer = no_answer(call, bound_s)
         except asyncio.CancelledError:  # whoever asked has ended, which is no fault of the plugin
             seat.cut += 1
             raise
         desk.state |= answer.state
+        losses[plugin.name] = losses[plugin.name] + 1 if answer.lost else 0
         seat.record(answer, time.monotonic() - began)
         return answer
 
@@ -168,12 +184,17 @@ class Panel:
     async def _watch(self, plugin: PackedPlugin, call: HookCall) -> None:
         """Ask `plugin` when it is done with what it was told before: that waiting is not of the call's own time."""
         async with self._desk(plugin, call).watching:
-            await self._ask(plugin, call, plugin.timeout_s, nullcontext())
+            await self._ask(plugin, call, START_S + plugin.timeout_s, nullcontext())
 
     async def settle(self, within_s: float) -> None:
-        """Wait for those who were told; the calls that have not ended in time are cut, which is their failure."""
+        """Wait for those who were told; the calls that have not ended in time are cut, which is their failure.
+
+        Where one of them has not answered yet, its process may still be starting, which is waited for beside.
+        """
         if not self._watching:
             return
+        is_starting = any(not self._seats[name].calls for name, _ in self._watching.values())
+        within_s += START_S if is_starting else 0.0
         _, late = await asyncio.wait(self._watching, timeout=within_s)
         for name, hook in dict(self._watching[task] for task in late).items():
             self._seats[name].fail(f"{hook}: was not done {within_s:g} s after the end, and cut off")

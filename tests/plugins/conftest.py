@@ -1,6 +1,7 @@
 """`plugins`: writes plugin modules into a folder and loads them as a run file's entries."""
 
 import uuid
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from realwork.config import RunConfig
 from realwork.errors import InputError
 from realwork.plugins.answers import Answer, State
 from realwork.plugins.base import BasePlugin
-from realwork.plugins.calls import call_plugin
+from realwork.plugins.calls import call_plugin, within
 from realwork.plugins.loading import LoadedPlugin, load_plugins
 from realwork.plugins.panel import PackedPlugin
 from realwork.plugins.told import HookCall
@@ -33,10 +34,11 @@ class InProcess:
     def __init__(self, plugins: dict[str, BasePlugin]) -> None:
         self.plugins = plugins
         self.calls: list[tuple[str, str]] = []
+        self.losses = Counter[str]()
 
-    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State) -> Answer:
+    async def __call__(self, plugin: PackedPlugin, call: HookCall, state: State, limit_s: float) -> Answer:
         self.calls.append((plugin.name, call.hook))
-        return await call_plugin(self.plugins[plugin.name], call, state)
+        return await within(limit_s, call, call_plugin(self.plugins[plugin.name], call, state))
 
 
 class Plugins:

@@ -24,7 +24,7 @@ def test_whatever_a_plugin_raises_becomes_an_answer(plugins, name):
     (packed,) = pack(plugins.users(filtering("odd", f"import asyncio; raise {name}")))
     said = f"pre_action: its code failed ({name.rpartition('.')[2]})"
     assert call_packed((packed.code, {}), CALL, {}).error == said
-    assert asyncio.run(LocalCalls()(packed, CALL, {})).error == said
+    assert asyncio.run(LocalCalls()(packed, CALL, {}, 10.0)).error == said
 
 
 def test_calls_side_by_side_in_one_process_leave_its_variables_as_they_were(plugins, monkeypatch):
@@ -62,7 +62,7 @@ def test_values_of_an_entry_s_variables_stand_in_no_error(plugins):
     text += "\n    async def self_check(self):\n        return 'no ' + os.environ['TOKEN']\n"
     loaded = plugins.users(plugins.entry(text, environment_variables={"TOKEN": "hush-hush"}))
     (packed,) = pack(loaded)
-    here = asyncio.run(LocalCalls()(packed, CALL, {}))
+    here = asyncio.run(LocalCalls()(packed, CALL, {}, 10.0))
     for answer in (here, call_packed((packed.code, packed.environment_variables), CALL, {})):
         assert "its code failed: no http://h/?token=*** (ValueError" in answer.error
     assert check_plugins(loaded)[0].problem == "no ***"

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from contextlib import nullcontext
 
 import pytest
 
@@ -85,14 +86,17 @@ def test_of_two_equal_actions_one_can_be_left_out(plugins):
     ("code", "said"),
     [
         ("raise ValueError('boom')", "pre_action: its code failed: boom (ValueError, plugins_"),
-        ("return None", "must answer with a list of actions, not NoneType"),
+        ("return None", "must answer with a list of actions, not None"),
         ("return 42", "not int"),
-        ("return ['ls']", "validation error"),
+        ("return ['ls']", "pre_action: it must answer with a list of actions, not with str in it"),
         ("return actions + actions", "not the given ones"),
         ("return [CommandAction(command='x')] * (3 if len(actions) == 2 else 2)", "not the given ones"),
         ("return [CommandAction(command='a\\0b'), actions[1]]", "NUL"),
         ("return [CommandAction(command='\\ud800'), actions[1]]", "valid text"),
-        ("return [actions[0].model_copy(update={'command': 3}), actions[1]]", "validation error"),
+        (
+            "return [actions[0].model_copy(update={'command': 3}), actions[1]]",
+            "command: Input should be a valid string",
+        ),
         ("sys.exit(3)", "SystemExit"),
         ("context.set('keep', lambda: 1); return actions", "pickle"),
     ],
@@ -123,7 +127,8 @@ def test_an_action_that_a_filter_changes_in_place_is_a_change_like_any_other(plu
     assert decisions(verdicts) == ["rewritten by sly", "allowed"]
     assert said["sly"]["rewritten"][0]["from"]["command"] == "ls"
     verdicts, said = review(plugins, filtering("sly", f"{change.replace(repr('id'), '3')}; return actions"))
-    assert "validation error" in said["sly"]["error"]
+    assert said["sly"]["error"].startswith("pre_action: an action that it answered with is wrong: ")
+    assert "\n" not in said["sly"]["error"]
 
 
 def test_a_critical_plugin_that_fails_raises_with_its_name(plugins):
@@ -143,6 +148,59 @@ def test_a_plugin_that_hangs_is_given_up_after_three_times(plugins):
     calls, row = asyncio.run(reviewed())
     assert len(calls) == 3
     assert row["slow"]["error"] == "pre_action: gave no answer for 0.05 s"
+
+
+@pytest.mark.parametrize("critical", [False, True])
+def test_a_plugin_that_hung_in_one_rollout_is_not_asked_in_the_next_of_the_same_process(plugins, critical):
+    text = filtering("slow", "import asyncio; await asyncio.sleep(60)")
+    packed, calls = plugins.in_process(plugins.entry(text, timeout=0.05))
+
+    async def reviewed(count):
+        hooks = PluginHooks([each.model_copy(update={"critical": critical}) for each in packed], SPEC, calls)
+        for _ in range(count):
+            with pytest.raises(PluginError) if critical else nullcontext():
+                await hooks.review([LS])
+        return data(hooks)["slow"]
+
+    said = [asyncio.run(reviewed(2)) for _ in range(3)]
+    assert [row["calls"] for row in said] == [2, 1, 0]
+    assert said[1]["error"] == "pre_action: gave no answer for 0.05 s"
+    assert said[2]["error"] == "not asked any more: it hung or lost its process 3 times in a row"
+    assert said[2]["errors"] == 1
+
+
+class StartingSlowly:
+    """Calls as `calls` does, each after `start_s`, as a process that has to be started."""
+
+    def __init__(self, calls, start_s):
+        self.calls, self.start_s, self.losses = calls, start_s, calls.losses
+
+    async def __call__(self, plugin, call, state, limit_s):
+        await asyncio.sleep(self.start_s)
+        return await self.calls(plugin, call, state, limit_s)
+
+
+def test_the_start_of_a_process_is_not_of_the_time_of_those_that_answer_nor_of_those_that_watch(plugins):
+    quick = {"timeout": 0.05}
+    entries = [
+        plugins.entry(modifying("m", "return environment_config.model_copy(update={'prompt': 'q'})"), **quick),
+        plugins.entry(filtering("f", "return actions[1:]"), **quick),
+        plugins.entry(watching("w", "post_action", "return context"), **quick),
+    ]
+
+    async def played():
+        packed, calls = plugins.in_process(*entries)
+        hooks = PluginHooks(packed, SPEC, StartingSlowly(calls, 0.3))
+        environment = await hooks.modify(ENVIRONMENT, lambda changed: None)
+        verdicts = await hooks.review([LS, PWD])
+        hooks.acted(PWD, Observation(call_id="c", tool_name="t", status="ok"))
+        await hooks.settle()
+        return environment.prompt, decisions(verdicts), data(hooks)
+
+    prompt, decided, row = asyncio.run(played())
+    assert (prompt, decided) == ("q", ["blocked by f: not allowed", "allowed"])
+    assert [said["calls"] for said in row.values()] == [1, 1, 1]
+    assert not [name for name, said in row.items() if "error" in said]
 
 
 def test_what_a_plugin_sets_in_the_context_comes_back_with_its_next_call(plugins):
@@ -190,7 +248,7 @@ def test_modifiers_change_the_environment_one_after_the_other_and_the_row_says_h
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("return None", "validation error"),
+        ("return None", "pre_episode: it must answer with the environment, not None"),
         ("return environment_config.model_copy(update={'unit_tests': []})", "unit_tests"),
         ("return environment_config.model_copy(update={'id': 'other'})", "must not change the environment's id"),
         ("return environment_config.model_copy(update={'prompt': '\\ud800'})", "surrogates"),
@@ -212,6 +270,14 @@ def test_evaluators_add_named_rewards(plugins):
         ("judge.tests", 1.0),
     ]
     assert trajectory.reward == 0.5
+
+
+@pytest.mark.parametrize("code", ["return {'quality': 1, 'style': 0}", "raise ValueError('boom')"])
+def test_a_reward_of_the_second_evaluator_has_its_name_in_front_whatever_the_first_does(plugins, code):
+    second = evaluating("second", "return {'quality': 0.5, 'speed': 0.25}")
+    trajectory, _ = evaluate(plugins, second, plugins.entry(evaluating("first", code), priority=1))
+    own = [] if "boom" in code else ["quality", "style"]
+    assert [each.name for each in trajectory.rewards] == ["tests", *own, "second.quality", "second.speed"]
 
 
 def test_a_replaced_reward_says_so_and_the_first_in_priority_wins(plugins):
@@ -254,6 +320,13 @@ def test_a_trajectory_without_a_grade_is_analyzed_but_never_judged(plugins):
 def test_what_cannot_be_written_as_json_is_an_error(plugins):
     _, row = evaluate(plugins, EXAMPLE.replace('{"custom_metric": 42}', "{'x': object()}"))
     assert "type object, which is not JSON" in row["custom_analyzer"]["error"]
+
+
+@pytest.mark.parametrize(("answer", "found"), [("'loops'", "str"), ("None", "None"), ("['a', 1]", "with int in it")])
+def test_suggestions_that_are_no_list_of_texts_are_an_error(plugins, answer, found):
+    _, row = evaluate(plugins, EXAMPLE.replace('["Custom suggestion based on analysis"]', answer))
+    said = f"post_episode: suggest_improvements must answer with a list of texts, not {found}"
+    assert row["custom_analyzer"]["error"] == said
 
 
 def test_who_only_watches_is_not_waited_for_before_the_episode_has_ended(plugins):

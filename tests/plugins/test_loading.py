@@ -4,7 +4,7 @@ import uuid
 import pytest
 
 from realwork.plugins.checking import check_plugins
-from realwork.plugins.hooks import longest_hooks_s
+from realwork.plugins.hooks import START_S, longest_hooks_s
 from realwork.plugins.loading import load_plugins
 from tests.plugins.conftest import config
 from tests.plugins.modules import EXAMPLE, filtering, managing, module, watching
@@ -44,7 +44,7 @@ def test_a_manager_that_is_built_in_acts_only_when_it_is_configured(plugins):
 def test_an_entry_with_the_name_of_a_built_in_configures_it(plugins):
     assert len(plugins.load({"module": "safety_filter", "config": {"blocked_commands": ["curl"]}})) == 2
     (problem,) = plugins.problems({"module": "safety_filter", "config": {"blocked": []}})
-    assert problem.startswith("plugin safety_filter: the constructor of SafetyFilter fails")
+    assert problem.startswith("plugin safety_filter: the constructor of SafetyFilter in safety_filter.py does not fit")
     assert "'blocked'" in problem
 
 
@@ -81,18 +81,62 @@ def test_every_problem_is_named_with_its_plugin_and_the_original_error(plugins):
         "Put it beside the run file",
         "cannot be imported: No module named 'no_such_dependency'",
         "cannot be imported: division by zero (ZeroDivisionError",
-        "SystemExit",
+        "its code ends the process when it is loaded (SystemExit: 3)",
         "SyntaxError",
         "Half does not define filter_actions, supported_hooks, version",
         "filter_actions must be an 'async def'",
         "no licence (ValueError",
-        "'no_such_hook' is not a valid PluginHookType",
-        "another plugin with the name 'safety_filter'",
+        "supported_hooks has 'no_such_hook', which is no hook; there are pre_rollout, post_rollout, pre_episode,",
+        "another plugin with the name 'safety_filter', in the module safety_filter",
     ]
     assert len(problems) == len(said)
     for entry, problem, part in zip(entries, problems, said, strict=True):
         assert problem.startswith(f"plugin {entry}: ")
         assert part in problem
+
+
+@pytest.mark.parametrize("path", ["{}.py", "./{}", "./{}.py", "{}/"])
+def test_a_path_in_the_place_of_a_module_is_told_the_dotted_name(plugins, path):
+    name = plugins.write(filtering("a", KEEP))
+    (problem,) = plugins.problems(path.format(name))
+    assert problem.endswith(f": that is the path of a file; write the dotted name: {name}")
+
+
+def test_a_module_in_a_folder_has_the_name_of_the_folder_in_front(plugins):
+    (problem,) = plugins.problems("judges/strict.py")
+    assert problem.endswith("write the dotted name: judges.strict")
+
+
+def test_a_misspelt_module_is_asked_whether_one_that_is_there_was_meant(plugins):
+    (plugins.folder / "strict_judge.py").write_text(filtering("a", KEEP))
+    (plugins.folder / "judges").mkdir()
+    (plugins.folder / "judges" / "lenient.py").write_text(filtering("b", KEEP))
+    problems = plugins.problems("safty_filter", "strict_jugde", "judges.lenent", "unlike_any")
+    meant = [part.partition("Did you mean ")[2].partition("?")[0] for part in problems]
+    assert meant == ["'safety_filter'", "'strict_judge'", "'judges.lenient'", ""]
+
+
+def test_a_module_with_a_name_of_python_s_own_is_told_so(plugins):
+    (plugins.folder / "platform.py").write_text(filtering("a", KEEP))
+    assert plugins.problems("platform") == [
+        "plugin platform: 'platform' is a module of Python's own; give yours another name"
+    ]
+
+
+def test_a_name_that_is_no_text_and_hooks_that_are_no_list_are_plain_sentences(plugins):
+    number = filtering("a", KEEP).replace("name = 'a'", "name = 5")
+    text = filtering("b", KEEP).replace("supported_hooks = []", "supported_hooks = 'pre_action'")
+    first, second = plugins.problems(number, text)
+    assert first.endswith(": the name of Plugin must be text, not 5")
+    assert second.endswith(": b: supported_hooks must be a list of hooks, not 'pre_action'")
+
+
+def test_an_argument_that_the_config_does_not_have_is_named_with_the_user_s_file(plugins):
+    name = plugins.write(filtering("a", KEEP) + "\n    def __init__(self, depth):\n        pass\n")
+    (problem,) = plugins.problems(name)
+    assert problem.endswith(
+        f"the constructor of Plugin in {name}.py does not fit the entry's config: missing a required argument: 'depth'"
+    )
 
 
 def test_the_path_for_imports_is_as_before_after_loading(plugins):
@@ -124,6 +168,7 @@ def test_the_times_of_built_ins_count_among_those_that_plugins_may_take():
     both = [{"module": name, "timeout": 2.0} for name in ("safety_filter", "trajectory_analyzer")]
     assert longest_hooks_s(config(*both)) == 7 * 2.0
     assert longest_hooks_s(config(enabled=False)) == 0.0
+    assert longest_hooks_s(config("mine")) == 7 * 30.0 + 5 * START_S
 
 
 def test_the_priority_of_the_run_file_stands_above_that_of_the_class(plugins):

@@ -103,6 +103,22 @@ def test_a_plugin_that_hangs_is_cut_with_its_process(plugins, tmp_path):
     assert not (tmp_path / process).exists()
 
 
+def test_a_call_that_waits_for_its_process_keeps_its_whole_time(plugins):
+    entries = [
+        plugins.entry(evaluating(name, f"time.sleep(0.7); return {{'{name}': 1}}"), timeout=1.2, num_cpus=2)
+        for name in ("a", "b", "c")
+    ]
+    _, _, trajectory, row = play(plugins.users(*entries))
+    assert [name for name, said in row.items() if "error" in said] == []
+    assert {each.name for each in trajectory.rewards} == {"tests", "a", "b.b", "c.c"}
+
+
+def test_a_process_that_ends_before_its_time_is_up_is_named_as_such(plugins):
+    text = filtering("dies", "os._exit(1)") + "\n    idempotent = True\n"
+    _, _, _, row = play(plugins.users(plugins.entry(text, timeout=2.0)))
+    assert row["dies"]["error"] == "pre_action: its process ended before it answered"
+
+
 def test_a_plugin_that_cannot_be_pickled_is_named_before_anything_runs(plugins):
     text = filtering("locked", "return actions")
     text += "\n    def __init__(self):\n        import threading\n        self.lock = threading.Lock()\n"

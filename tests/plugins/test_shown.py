@@ -10,7 +10,7 @@ from realwork.types import NamedReward
 from tests.analysis.records import make_run
 from tests.dataset.records import graded, rich
 from tests.e2e.command import plain, realwork, run_file
-from tests.plugins.modules import filtering, managing
+from tests.plugins.modules import filtering, managing, watching
 
 SAID = {
     "guard": {"calls": 1, "seconds": 0.1},
@@ -109,6 +109,16 @@ def test_the_command_refuses_a_plugin_that_no_other_process_can_run(managed, tmp
     refused = realwork("plugins", managed, cwd=tmp_path)
     assert refused.returncode == 2
     assert "plugin mgr: mgr: cannot be pickled, so no other process can run it" in plain(refused.stderr)
+
+
+def test_the_command_names_plugins_that_are_never_called(managed, tmp_path):
+    off = filtering("off", "return actions").replace("Plugin(", "Off(") + "\n    enabled = False\n"
+    (tmp_path / "mgr.py").write_text(off + watching("idle", "", "return context").replace("['']", "[]"))
+    listed = realwork("plugins", managed, cwd=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    (row,) = [line for line in listed.stdout.splitlines() if "off" in line.split()]
+    assert "disabled" in row
+    assert "idle is never called: its supported_hooks name no hook" in plain(listed.stdout)
 
 
 def test_a_resource_that_no_local_ray_has_is_refused_before_one_is_started_and_once_for_an_entry(managed, tmp_path):
