@@ -10,7 +10,7 @@ from rich.text import Text
 
 from realwork.cli.console import results, seconds, set_up_logging, shown, table
 from realwork.cli.inspection import render_message
-from realwork.errors import InputError
+from realwork.errors import InputError, RealworkError
 
 if TYPE_CHECKING:
     from realwork.distributed.control import Asked, RunStatus, Told
@@ -81,12 +81,13 @@ def tail(target: Target, run_id: RunId = None, address: Address = "auto") -> Non
     """Show what a rollout in flight says and does, and follow it until it ends. Ctrl-C leaves it running."""
     from realwork.distributed.control import Asked
 
-    seen, trajectory_id = 0, target
+    seen, trajectory_id, why = 0, target, ""
     with _run(run_id, address) as run:
         try:
             while True:
-                told = _ask(run, Asked(verb="look", target=trajectory_id, number=seen))
+                told = _told(run, Asked(verb="look", target=trajectory_id, number=seen), ends=seen > 0)
                 if told.is_over:
+                    why = told.message
                     break
                 trajectory_id, seen = told.message, seen + len(told.messages)
                 for message in told.messages:
@@ -94,9 +95,21 @@ def tail(target: Target, run_id: RunId = None, address: Address = "auto") -> Non
                 time.sleep(LOOK_EVERY_S)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
-    if not seen and trajectory_id == target:
-        raise InputError(told.message)
+    if not seen:
+        raise InputError(why)
     results.print(f"{trajectory_id} is no longer in flight; 'realwork show DIR {trajectory_id}' has all", markup=False)
+
+
+def _told(run: str, asked: "Asked", *, ends: bool) -> "Told":
+    """What the run answers; that it is over, if it `ends` with its run."""
+    from realwork.distributed.control import Told, ask
+
+    try:
+        return ask(run, asked)
+    except RealworkError as error:
+        if not ends:
+            raise
+        return Told(message=str(error), is_over=True)
 
 
 @app.command()
