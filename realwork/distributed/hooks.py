@@ -8,6 +8,7 @@ import asyncio
 import pickle
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +29,8 @@ from realwork.plugins.panel import CallPlugin, PackedPlugin
 from realwork.plugins.told import HookCall
 from realwork.plugins.variables import Variables
 from realwork.types import RolloutSpec
+
+WARM_S = 10.0
 
 
 def pack(loaded: Sequence[LoadedPlugin]) -> tuple[PackedPlugin, ...]:
@@ -84,12 +87,16 @@ def _packed(loaded: LoadedPlugin) -> PackedPlugin:
 
 
 class RayCalls:
-    """Makes the calls of the plugins asked in this process; see `realwork.plugins.panel.CallPlugin`."""
+    """Makes the calls of the plugins asked in this process; see `realwork.plugins.panel.CallPlugin`.
+
+    The time of a call begins with the plugin's code, of which its task tells; that costs as much as a short call, so a
+    plugin that answered within the last `WARM_S`, for which there is a process, is called without.
+    """
 
     def __init__(self) -> None:
-        self._task: Any = ray.remote(begin_packed)
-        self._tasks: dict[str, Any] = {}
+        self._tasks: dict[tuple[str, bool], Any] = {}
         self._codes: dict[str, Any] = {}
+        self._answered_at: dict[str, float] = {}
         self._told: tuple[HookCall, Any] | None = None
         self.losses = Counter[str]()
         self._builtins = _Builtins()
@@ -107,36 +114,43 @@ class RayCalls:
 
     async def _called(self, plugin: PackedPlugin, call: HookCall, state: State, limit_s: float) -> Answer:
         """What one task answers. Raises `WorkerCrashedError` when its process ends before."""
+        is_warm = time.monotonic() < self._answered_at.pop(plugin.name, -WARM_S) + WARM_S
         try:
-            stream = self._begun(plugin, call, state)
+            begun = self._begun(plugin, call, state, is_warm=is_warm)
         except RayError as error:
             return Answer(error=f"{call.hook}: the call could not be made: {_said(error, plugin)}")
         late = Answer(error=f"{call.hook}: its process did not start within {START_S:g} s", lost=True)
         try:
             async with asyncio.timeout(START_S) as clock:
-                await (await anext(stream))
+                if not is_warm:
+                    await (await anext(begun))
                 clock.reschedule(asyncio.get_running_loop().time() + limit_s)
                 late = no_answer(call, limit_s)
-                answer: Answer = await (await anext(stream))
+                answer: Answer = await (begun if is_warm else await anext(begun))
         except WorkerCrashedError:
             raise
         except RayError as error:  # what a task raised may be a CancelledError or a TimeoutError too
             return Answer(error=f"{call.hook}: the call was lost: {_said(error, plugin)}", lost=True)
         except TimeoutError:
-            ray.cancel(stream, force=True)
+            ray.cancel(begun, force=True)
             return late
         except asyncio.CancelledError:
-            ray.cancel(stream, force=True)
+            ray.cancel(begun, force=True)
             raise
+        self._answered_at[plugin.name] = time.monotonic()
         return answer
 
-    def _begun(self, plugin: PackedPlugin, call: HookCall, state: State) -> Any:
-        """The stream of the mark and the answer of a new task; see `begin_packed`."""
-        if plugin.name not in self._tasks:
-            options = plugin.options | {"max_retries": 0, "num_returns": "streaming", "name": f"plugin:{plugin.name}"}
+    def _begun(self, plugin: PackedPlugin, call: HookCall, state: State, *, is_warm: bool) -> Any:
+        """The answer of a new task, which is to come; before it, if it is not warm, the mark of `begin_packed`."""
+        if plugin.name not in self._codes:
             self._codes[plugin.name] = ray.put((plugin.code, plugin.environment_variables))
-            self._tasks[plugin.name] = self._task.options(**options)
-        return self._tasks[plugin.name].remote(self._codes[plugin.name], self._shared(call), state)
+        key = (plugin.name, is_warm)
+        if key not in self._tasks:
+            task = ray.remote(call_packed if is_warm else begin_packed)
+            returned = {} if is_warm else {"num_returns": "streaming"}
+            options = plugin.options | {"max_retries": 0, "name": f"plugin:{plugin.name}"} | returned
+            self._tasks[key] = task.options(**options)
+        return self._tasks[key].remote(self._codes[plugin.name], self._shared(call), state)
 
     def _shared(self, call: HookCall) -> Any:
         """`call`, or, where it has a trajectory, the object that all plugins that are told of it get."""
