@@ -102,10 +102,10 @@ def tail(target: Target, run_id: RunId = None, address: Address = "auto") -> Non
 
 def _told(run: str, asked: "Asked", *, ends: bool) -> "Told":
     """What the run answers; that it is over, if it `ends` with its run."""
-    from realwork.distributed.control import Told, ask
+    from realwork.distributed.control import Told
 
     try:
-        return ask(run, asked)
+        return _ask(run, asked)
     except RealworkError as error:
         if not ends:
             raise

@@ -198,7 +198,12 @@ def _has(node: Node, wanted: Mapping[str, float]) -> bool:
     return not node.resources or all(node.resources.get(name, 0.0) >= amount for name, amount in wanted.items())
 
 
+def only_on(node_id: str) -> NodeAffinitySchedulingStrategy:
+    """Ray's strategy for what is to run on a node, and on no other when that is gone."""
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
 def on_node(node_id: str, function: Callable[..., T], *arguments: Any) -> Any:
     """Begin a call of `function` on a node, and no other; what its answer is awaited from, or given to `ray.get`."""
-    strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    return ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy).remote(*arguments)
+    options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": only_on(node_id)}
+    return ray.remote(function).options(**options).remote(*arguments)

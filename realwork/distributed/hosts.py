@@ -10,9 +10,8 @@ from typing import Any, Protocol
 
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from realwork.distributed.cluster import this_node
+from realwork.distributed.cluster import only_on, this_node
 from realwork.distributed.hooks import LocalCalls
 from realwork.errors import NodeError, blame
 from realwork.plugins.panel import CallPlugin
@@ -47,7 +46,7 @@ class RayHost:
 
     def start(self, kind: type, *arguments: Any, node_id: str | None = None, **options: Any) -> Any:
         """See `Host`."""
-        where = NodeAffinitySchedulingStrategy(node_id or this_node(), soft=False)
+        where = only_on(node_id or this_node())
         return ray.remote(kind).options(scheduling_strategy=where, **options).remote(*arguments)
 
     def share(self, value: Any) -> Any:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from realwork.distributed.answers import answer
+from realwork.distributed.cluster import only_on
 from realwork.errors import NodeError, RealworkError, SandboxError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ async def _hand_over(node_id: str, engine: "Engine", image: str, known: frozense
         max_retries=0,
         num_returns="streaming",
         _generator_backpressure_num_objects=PIECES_AHEAD,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        scheduling_strategy=only_on(node_id),
     )
     stream = sender.remote(image, known)
     pieces = Pieces(stream)
