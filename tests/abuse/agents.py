@@ -155,6 +155,7 @@ async def _play_all(
         finally:
             over.set()
     for one in (*played, bystander.result()):
+        assert one.trajectory.spec.rollout_id in seen, one.trajectory.error_message
         one.container, one.beside = seen[one.trajectory.spec.rollout_id], bystander.result()
     return list(played), bystander.result()
 
@@ -167,15 +168,15 @@ async def _play(settings: RolloutSettings, look: Look, spec: RolloutSpec, mode: 
 
 
 class _Given:
-    """The real sandbox of `backends`, looked at once it is open, and a ready model if one is given."""
+    """The real `backends`, whose sandbox is looked at once it is open, and a ready model if one is given."""
 
     def __init__(self, backends: Backends, look: Look, model: Model | None) -> None:
         self._backends = backends
         self._look = look
         self._model = model
 
-    async def prepare(self, spec: RolloutSpec, environment: EnvironmentConfig) -> bool:
-        return await self._backends.prepare(spec, environment)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backends, name)
 
     @asynccontextmanager
     async def open_sandbox(self, spec: RolloutSpec, environment: EnvironmentConfig) -> AsyncIterator[Sandbox]:
