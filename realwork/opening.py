@@ -31,6 +31,7 @@ from realwork.distributed.cluster import (
 from realwork.distributed.driver import Driver
 from realwork.distributed.hooks import RayCalls
 from realwork.distributed.hosts import LocalHost, RayHost
+from realwork.distributed.members import RayMembers
 from realwork.distributed.nodes import Nodes
 from realwork.distributed.result import Observer, RunResult, finished_result
 from realwork.distributed.slot import rollout_memory_mib
@@ -239,12 +240,9 @@ def _nodes(
     _raise_problems(run_file, plugin_problems(settings.plugins, found))
     cpus = max(config.limits(each).cpus for each in config.environments)
     question = Question(needs=engine_needs(config), key=run_file.key, cpus=cpus)
-    nodes = Nodes(question, rollout_memory_mib(config), watches=is_joined)
+    nodes = Nodes(question, rollout_memory_mib(config), RayMembers() if is_joined else None)
     try:
-        if is_joined:
-            nodes.examine(found)
-        else:
-            nodes.begin_with(found[0])
+        nodes.begin_with(found)
     except InputError as error:
         _raise_problems(run_file, list(error.problems))
     for told in (each.sentence for each in nodes.found[:MAX_NODES_TOLD] if is_joined):

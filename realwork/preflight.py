@@ -110,7 +110,7 @@ def capacity_problems(config: RunConfig) -> list[str]:
 
 def examine(question: Question) -> MachineFacts:
     """What there is to know of this machine before it plays a rollout."""
-    facts = _run(_engine_facts(question)) if question.needs is not None else MachineFacts()
+    facts = complete(_engine_facts(question)) if question.needs is not None else MachineFacts()
     cpus = os.cpu_count() or 1
     if question.cpus > cpus:
         told = f"sandbox_config.cpus: {question.cpus:g} CPUs, but this machine has {cpus}"
@@ -154,10 +154,10 @@ def engine_problems(needs: EngineNeeds | None, on_progress: Callable[[str], None
 
     Missing images are pulled, with `on_progress` told of it.
     """
-    return _run(_engine_problems(needs, on_progress)) if needs else []
+    return complete(_engine_problems(needs, on_progress)) if needs else []
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def complete(work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns; where an event loop is running already, in a thread of its own."""
     try:
         asyncio.get_running_loop()
@@ -178,7 +178,7 @@ def key_problems(source: KeySource) -> list[str]:
 
 def engine_shortcomings(needs: EngineNeeds | None) -> list[str]:
     """What the engine of this machine cannot enforce; each completes "the engine does not enforce"."""
-    return _run(_engine_shortcomings(needs)) if needs else []
+    return complete(_engine_shortcomings(needs)) if needs else []
 
 
 async def _engine_shortcomings(needs: EngineNeeds) -> list[str]:

@@ -270,7 +270,7 @@ async def _simulate(in_flight: int, nodes: int) -> SimulatedBench:
 
 def _simulated_nodes(in_flight: int, count: int) -> Nodes:
     room = -(-in_flight // count)
-    nodes = Nodes(Question(needs=None), MEMORY_MIB, watches=False)
+    nodes = Nodes(Question(needs=None), MEMORY_MIB, None)
     for number in range(count):
         node = Node(node_id=f"node-{number}", name=f"node-{number}", memory_mib=room * MEMORY_MIB, cpus=room)
         nodes.found.append(Examined(node=node, facts=MachineFacts(), room=room))

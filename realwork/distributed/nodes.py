@@ -10,19 +10,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
-import ray
-from ray.autoscaler.sdk import request_resources
-from ray.exceptions import RayError
-
-from realwork.distributed.answers import answer
-from realwork.distributed.cluster import Node, nodes, on_node
-from realwork.errors import InputError, RealworkError
-from realwork.preflight import MachineFacts, Question, examine
+from realwork.distributed.cluster import Node
+from realwork.distributed.members import Members
+from realwork.errors import InputError, NodeError
+from realwork.preflight import MachineFacts, Question, complete
 from realwork.record import RolloutSettings
 from realwork.schedule import Placement
-from realwork.sweeping import sweep_here
 from realwork.types import Record
 
 log = logging.getLogger(__name__)
@@ -35,7 +29,6 @@ LONGEST_AGAIN_S = 600.0
 DEMAND_EVERY_S = 10.0
 SWEEP_S = 30.0
 URGENT_SWEEP_S = 5.0
-REQUEST_S = 5.0
 MAX_TOLD = 20
 
 
@@ -66,14 +59,17 @@ class Examined(Record):
 class Nodes:
     """The nodes of a run, each asked `question`, of whose rollouts each reserves `memory_mib`.
 
+    Args:
+        members: the cluster, whose nodes come and go while the run goes on; null where nodes neither do nor are asked.
+
     Attributes:
         found: those that were there before the run, whatever they have answered.
     """
 
-    def __init__(self, question: Question, memory_mib: int, *, watches: bool) -> None:
+    def __init__(self, question: Question, memory_mib: int, members: Members | None) -> None:
         self._question = question
         self._memory_mib = memory_mib
-        self._watches = watches
+        self._members = members
         self._pulls = asyncio.Semaphore(PULLS)
         self._known: dict[str, Node] = {}
         self._missed: set[str] = set()
@@ -83,27 +79,27 @@ class Nodes:
         self._demanded_at = 0.0
         self.found: list[Examined] = []
 
-    def begin_with(self, node: Node) -> None:
-        """Take a node that is known to be able to play, such as this machine.
-
-        Raises:
-            InputError: not even one rollout fits on it.
-        """
-        self.found = [self._examined(node, MachineFacts())]
-        self._check_room()
-
-    def examine(self, found: Sequence[Node]) -> None:
+    def begin_with(self, found: Sequence[Node]) -> None:
         """Ask each of the nodes, side by side; where none has the images, pull them until one has. Blocks.
+
+        Nodes of no cluster are known to be able to play.
 
         Raises:
             InputError: none of them can play a rollout, with what each has said.
         """
-        self.found = self._ask(found, pulls=False, within_s=EXAMINE_S)
-        waiting = [each for each in self.found if each.facts.missing_images]
-        if waiting and not any(_is_ready(each) for each in self.found):
-            pulled = {each.node.node_id: each for each in self._pull([each.node for each in waiting])}
-            self.found = [pulled.get(each.node.node_id, each) for each in self.found]
+        if self._members is None:
+            self.found = [self._examined(node, MachineFacts()) for node in found]
+        else:
+            self.found = complete(self._answers(self._members, found))
         self._check_room()
+
+    async def _answers(self, members: Members, found: Sequence[Node]) -> list[Examined]:
+        answers = await asyncio.gather(*(self._ask(members, node) for node in found))
+        waiting = [each.node for each in answers if each.facts.missing_images]
+        if any(_is_ready(each) for each in answers):
+            return answers
+        pulled = {each.node.node_id: each for each in await self._pull(members, waiting)}
+        return [pulled.get(each.node.node_id, each) for each in answers]
 
     def _check_room(self) -> None:
         if any(_is_ready(each) and each.room for each in self.found):
@@ -121,22 +117,19 @@ class Nodes:
             f"Ray has {node.memory_mib} MiB there to give. Lower memory_mib, or add a larger node."
         )
 
-    def _pull(self, found: Sequence[Node]) -> list[Examined]:
+    async def _pull(self, members: Members, found: Sequence[Node]) -> list[Examined]:
         """What the nodes answer that have pulled the images, a few at a time, up to the first that can play."""
-        answered: list[Examined] = []
+        answers: list[Examined] = []
         for first in range(0, len(found), PULLS):
-            answered += self._ask(found[first : first + PULLS], pulls=True, within_s=PULL_S)
-            if any(_is_ready(each) for each in answered):
+            few = found[first : first + PULLS]
+            answers += await asyncio.gather(*(self._ask(members, node, pulls=True) for node in few))
+            if any(_is_ready(each) for each in answers):
                 break
-        return answered
+        return answers
 
-    def _ask(self, found: Sequence[Node], *, pulls: bool, within_s: float) -> list[Examined]:
+    async def _ask(self, members: Members, node: Node, *, pulls: bool = False) -> Examined:
         question = self._question.model_copy(update={"pulls": pulls})
-        calls = [on_node(node.node_id, examine, question) for node in found]
-        end = time.monotonic() + within_s
-        return [
-            self._examined(node, _facts(call, end - time.monotonic())) for node, call in zip(found, calls, strict=True)
-        ]
+        return self._examined(node, await members.ask(node, question, PULL_S if pulls else EXAMINE_S))
 
     def _examined(self, node: Node, facts: MachineFacts) -> Examined:
         room = 0 if facts.problems or facts.missing_images else node.memory_mib // self._memory_mib
@@ -158,36 +151,39 @@ class Nodes:
         left: Callable[[], int],
     ) -> None:
         """Take nodes that join, let go of those that leave, and tell the autoscaler what is wanted; until cancelled."""
-        if not self._watches:
+        members = self._members
+        if members is None:
             return
         for each in self.found:
             if not each.room:
                 self._again[each.node.node_id] = (0.0 if each.facts.missing_images else AGAIN_AFTER_S, AGAIN_AFTER_S)
-        await self._request(0)  # what a run has left that was killed
+        await members.request(self._memory_mib, 0)  # what a run has left that was killed
         try:
             while True:
-                await self._look(placement, on_change, note)
-                await self._demand(placement, left())
+                await self._look(members, placement, on_change, note)
+                await self._demand(members, placement, left())
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
             for task in self._welcoming.values():
                 task.cancel()
             if self._demanded:
-                await self._request(0)
+                await members.request(self._memory_mib, 0)
 
     async def sweep(self, settings: RolloutSettings, run_id: str, *, is_urgent: bool) -> None:
         """Remove what the run has left on the engines of other nodes, as far as they answer soon."""
-        if self._watches and settings.config.sandbox_config.kind == "docker":
-            calls = [answer(on_node(node_id, sweep_here, run_id, settings.driver)) for node_id in self._known]
+        if self._members is not None and settings.config.sandbox_config.kind == "docker":
+            calls = [self._members.sweep(node_id, run_id, settings.driver) for node_id in self._known]
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(URGENT_SWEEP_S if is_urgent else SWEEP_S):
                     await asyncio.gather(*calls, return_exceptions=True)
 
-    async def _look(self, placement: Placement, on_change: Callable[[], None], note: Callable[[str], None]) -> None:
+    async def _look(
+        self, members: Members, placement: Placement, on_change: Callable[[], None], note: Callable[[str], None]
+    ) -> None:
         try:
-            alive = {node.node_id: node for node in await asyncio.to_thread(nodes)}
-        except (RayError, RuntimeError, OSError) as error:
-            log.warning("The cluster does not tell its nodes: %s", error)
+            alive = {node.node_id: node for node in await members.alive()}
+        except NodeError as error:
+            log.warning("%s", error)
             return
         missing = self._known.keys() - alive.keys()
         for node_id in missing & self._missed:  # twice in a row: the control service may just have been restarted
@@ -202,7 +198,7 @@ class Nodes:
             is_due = node_id in self._again and self._again[node_id][0] <= now
             if (is_new or is_due) and node_id not in self._welcoming:
                 self._known[node_id] = node
-                task = asyncio.create_task(self._welcome(node, placement, on_change, note))
+                task = asyncio.create_task(self._welcome(members, node, placement, on_change, note))
                 self._welcoming[node_id] = task
                 task.add_done_callback(partial(self._welcomed, node_id))
 
@@ -210,14 +206,18 @@ class Nodes:
         self._welcoming.pop(node_id, None)
 
     async def _welcome(
-        self, node: Node, placement: Placement, on_change: Callable[[], None], note: Callable[[str], None]
+        self,
+        members: Members,
+        node: Node,
+        placement: Placement,
+        on_change: Callable[[], None],
+        note: Callable[[str], None],
     ) -> None:
         """Examine a node, pull what it lacks, and let it take part; or look at it again later."""
-        examined = self._examined(node, await _asked(node, self._question, EXAMINE_S))
+        examined = await self._ask(members, node)
         if examined.facts.missing_images:
             async with self._pulls:
-                question = self._question.model_copy(update={"pulls": True})
-                examined = self._examined(node, await _asked(node, question, PULL_S))
+                examined = await self._ask(members, node, pulls=True)
         if node.node_id not in self._known:
             return
         _, pause_s = self._again.pop(node.node_id, (0.0, 0.0))
@@ -230,7 +230,7 @@ class Nodes:
             pause_s = min(LONGEST_AGAIN_S, 2 * pause_s or AGAIN_AFTER_S)
             self._again[node.node_id] = (time.monotonic() + pause_s, pause_s)
 
-    async def _demand(self, placement: Placement, left: int) -> None:
+    async def _demand(self, members: Members, placement: Placement, left: int) -> None:
         """Tell the autoscaler how many rollouts want a place, if there is not place for all, until there is no need."""
         wanted = min(placement.share, left)
         demanded = wanted if wanted > placement.room or self._demanded else 0
@@ -238,14 +238,7 @@ class Nodes:
             return
         self._demanded, self._demanded_at = demanded, time.monotonic()
         unusable = sum(self._known[node_id].memory_mib // self._memory_mib for node_id in self._again)
-        await self._request(demanded + unusable if demanded else 0)
-
-    async def _request(self, rollouts: int) -> None:
-        """Ask the autoscaler for room for so many rollouts, over all nodes; what it was asked before is forgotten."""
-        bundles = [{"memory": self._memory_mib << 20}] * rollouts
-        with contextlib.suppress(RayError, RuntimeError, OSError, TimeoutError):
-            async with asyncio.timeout(REQUEST_S):
-                await asyncio.to_thread(request_resources, bundles=bundles)
+        await members.request(self._memory_mib, demanded + unusable if demanded else 0)
 
 
 def _is_ready(examined: Examined) -> bool:
@@ -254,26 +247,3 @@ def _is_ready(examined: Examined) -> bool:
 
 def _rollouts(count: int) -> str:
     return "1 rollout fits" if count == 1 else f"{count} rollouts fit"
-
-
-def _facts(call: Any, within_s: float) -> MachineFacts:
-    """What a call of `examine` answers; one that gives no answer is a problem, too."""
-    try:
-        facts: MachineFacts = ray.get(call, timeout=max(0.0, within_s))
-    except (RayError, RealworkError) as error:
-        return _unanswered(error)
-    return facts
-
-
-async def _asked(node: Node, question: Question, within_s: float) -> MachineFacts:
-    try:
-        async with asyncio.timeout(within_s):
-            facts: MachineFacts = await answer(on_node(node.node_id, examine, question))
-    except (RayError, RealworkError, TimeoutError) as error:
-        return _unanswered(error)
-    return facts
-
-
-def _unanswered(error: Exception) -> MachineFacts:
-    said = str(error).strip().splitlines() or ["it gave no answer in time"]
-    return MachineFacts(problems=(f"it could not be examined: {said[-1]}",))

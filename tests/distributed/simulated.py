@@ -169,7 +169,7 @@ class Host(LocalHost):
 
 def driver_of(world, found, directory, *, rooms=(2, 2), observer=None):
     """A driver of the run file `found` over nodes `n0`, `n1` and so on with those rooms."""
-    nodes = Nodes(Question(needs=None), 1, watches=False)
+    nodes = Nodes(Question(needs=None), 1, None)
     for number, room in enumerate(rooms):
         node = Node(node_id=f"n{number}", name=f"node {number}", memory_mib=room, cpus=room)
         nodes.found.append(Examined(node=node, facts=MachineFacts(), room=room))
