@@ -83,6 +83,12 @@ class PrivateEngine:
             found = client.containers(all=True, filters={"label": list(wanted)} if wanted else {})
         return sorted(name.lstrip("/") for one in found for name in one["Names"])
 
+    def images(self, *wanted: str) -> list[str]:
+        """Names of its images that bear the labels `wanted`."""
+        with self.client() as client:
+            found = client.images(filters={"label": list(wanted)})
+        return sorted(name for one in found for name in one["RepoTags"] or [])
+
     def freeze(self) -> None:
         """Let it answer nobody, until `thaw`."""
         self._signal(signal.SIGSTOP)

@@ -70,11 +70,6 @@ class Placement:
         """Rollouts that all nodes together hold."""
         return sum(node.room for node in self._nodes.values())
 
-    @property
-    def used(self) -> int:
-        """Rollouts that are on them."""
-        return sum(node.used for node in self._nodes.values())
-
     def __contains__(self, node_id: str) -> bool:
         return node_id in self._nodes
 

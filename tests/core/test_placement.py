@@ -115,7 +115,8 @@ def test_a_node_that_is_gone_takes_what_was_on_it_along_and_may_come_back():
     place(nodes, 4)
     nodes.remove("n0")
     nodes.release("n0")
-    assert (nodes.room, nodes.used, "n0" in nodes) == (2, 2, False)
+    (left,) = nodes.places(0.0)
+    assert (nodes.room, left.used, "n0" in nodes) == (2, 2, False)
     nodes.set_node("n0", "node 0", 3)
     assert place(nodes, 3) == ["n0"] * 3
 

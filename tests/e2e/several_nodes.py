@@ -11,6 +11,12 @@ from tests.e2e.cluster import TOKEN, Head, free_port, ray_head
 from tests.e2e.command import REALWORK, WITHOUT_PANDAS, clean_environment, wait_until
 
 NO_ENGINE = "unix:///nowhere/docker.sock"
+SOON_MISSED = {
+    "RAY_health_check_period_ms": "2000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "2",
+}
+"""A node that does not answer is given up after some ten seconds, not half a minute."""
 
 
 class Nodes:
@@ -45,6 +51,18 @@ class Nodes:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
+    @contextmanager
+    def hanging(self, name: str) -> Iterator[None]:
+        """Let Ray's own process of a node stand still for the length of the block; its actors go on."""
+        raylets = [pid for pid in _children(self._nodes[name].pid) if "raylet" in _command(pid)]
+        for pid in raylets:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in raylets:
+                os.kill(pid, signal.SIGCONT)
+
     def end(self) -> None:
         for name in [*self._nodes]:
             self.kill(name)
@@ -53,9 +71,17 @@ class Nodes:
 @contextmanager
 def several_nodes(folder: Path) -> Iterator[Nodes]:
     """A cluster whose head has no engine, for the length of the block."""
-    with ray_head(folder, DOCKER_HOST=NO_ENGINE) as head:
+    with ray_head(folder, DOCKER_HOST=NO_ENGINE, **SOON_MISSED) as head:
         nodes = Nodes(folder, head)
         try:
             yield nodes
         finally:
             nodes.end()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode()

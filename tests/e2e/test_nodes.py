@@ -8,11 +8,13 @@ import sqlite3
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from realwork.sandbox import labels
+from realwork.sandbox.snapshots import SNAPSHOT
 from tests.e2e.cluster import TOKEN, ray_head
 from tests.e2e.command import environment, plain, realwork, rows, run_file, running, wait_until
 from tests.e2e.several_nodes import NO_ENGINE, several_nodes
@@ -86,18 +88,20 @@ class Model:
         return [run("cat /made; touch done; sleep 0.5"), run("sleep 0.5"), run("sleep 0.5"), DONE][turn]
 
 
-def the_file(folder: Path, image: str, base_url: str) -> Path:
+def the_file(
+    folder: Path, image: str, base_url: str, *, names: Sequence[str] = NAMES, episodes: int = EPISODES
+) -> Path:
     init = ["cat /proc/sys/kernel/random/uuid > /made"]
-    environments = [
-        environment("built", docker_image=image, init_commands=init, init_network="none"),
-        environment("bare", docker_image=image),
-    ]
+    environments = {
+        "built": environment("built", docker_image=image, init_commands=init, init_network="none"),
+        "bare": environment("bare", docker_image=image),
+    }
     return run_file(
         folder,
         base_url,
-        environments=environments,
+        environments=[environments[name] for name in names],
         rollout_config={"max_parallel_rollouts": 2 * ROOM, "snapshot_interval": 100},
-        episode_control_config={"max_episodes": EPISODES},
+        episode_control_config={"max_episodes": episodes},
         llm_config={"timeout": 240},
         sandbox_config={"memory_mib": 64, "cpus": 0.5},
         grading_config={"mode": "same"},
@@ -140,17 +144,68 @@ def test_nodes_and_engines_come_and_go_and_every_rollout_has_its_grade(engines, 
     found = rows(directory)
     graded = sorted((row["environment_id"], row["sample_index"]) for row in found if row["reward"] is not None)
     assert graded == sorted((name, sample) for name in NAMES for sample in range(EPISODES))
-    assert {row["failure_cause"] for row in found if row["reward"] is None} <= {"node", "sandbox", "grading"}
-    assert any(row["failure_cause"] == "node" for row in found), "what was in flight on the lost node"
+    came_late, had_its_engine_killed, lost = causes(directory)
+    assert (came_late, lost) == (set(), {"node"})
+    assert had_its_engine_killed <= {"sandbox", "grading"}
     made = [
         row["steps"][0]["tool_results"][0]["output"]
         for row in found
         if row["environment_id"] == "built" and row["steps"]
     ]
     assert len(set(made)) == 1, "the image was built once, and handed to the other nodes"
-    assert len({node for _, node in begun(directory)}) == 3, "the node that came late was used"
-    for engine in (first, second):
-        wait_until(lambda of=engine: not of.containers(f"{labels.RUN}={run_id}"), seconds=30, what="no container left")
+    assert_nothing_left(run_id, first, second)
+
+
+def test_a_node_that_hangs_is_given_up_and_what_it_goes_on_with_writes_no_second_row(engines, nodes, tmp_path):
+    image, (first, second) = engines
+    run_id = f"hanging-{time.time_ns()}"
+    directory = tmp_path / "out" / run_id
+    goes_on = threading.Event()
+
+    def answer(request: Request):
+        turn = sum(message["role"] == "assistant" for message in request["messages"])
+        if turn == 1:
+            goes_on.wait(200)
+        return [run("touch done"), DONE][turn]
+
+    def given_up():
+        return [row for row in rows(directory) if row["failure_cause"] == "node"]
+
+    with Endpoint(answer) as endpoint:
+        file = the_file(tmp_path, image, endpoint.base_url, names=("bare",), episodes=2 * ROOM)
+        command = ("run", file, "--run-id", run_id, "--address", nodes.address)
+        with running(*command, cwd=tmp_path, **TOKEN | {"DOCKER_HOST": NO_ENGINE}) as process:
+            wait_until(lambda: len(endpoint.requests) == 4 * ROOM, seconds=120, what="all rollouts in flight")
+            with nodes.hanging("east"):
+                wait_until(
+                    lambda: len(given_up()) == ROOM, seconds=120, what="the rows of those on the node that hangs"
+                )
+                goes_on.set()
+                said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert "node east is gone" in plain(said)
+    found = rows(directory)
+    assert sorted(row["sample_index"] for row in found if row["reward"] == 1.0) == [*range(2 * ROOM)]
+    assert len(found) == 3 * ROOM, "one row for each attempt"
+    assert causes(directory) == [set(), {"node"}]
+    assert_nothing_left(run_id, first, second)
+
+
+def causes(directory: Path) -> list[set[str]]:
+    """Of each node on which attempts began, why those failed that did; nodes with few causes come first."""
+    ungraded = {row["trajectory_id"]: row["failure_cause"] for row in rows(directory) if row["reward"] is None}
+    found = {node_id: set() for _, node_id in begun(directory)}
+    for trajectory_id, node_id in begun(directory):
+        if trajectory_id in ungraded:
+            found[node_id].add(ungraded[trajectory_id])
+    return sorted(found.values(), key=lambda each: ("node" in each, len(each)))
+
+
+def assert_nothing_left(run_id: str, *engines: PrivateEngine) -> None:
+    of_run = f"{labels.RUN}={run_id}"
+    for engine in engines:
+        wait_until(lambda of=engine: not of.containers(of_run), seconds=60, what="no container left")
+        assert not engine.images(of_run, SNAPSHOT), "no snapshot left"
 
 
 def test_what_no_node_can_play_is_refused_at_once(engines, nodes, tmp_path):
