@@ -49,7 +49,7 @@ test: $(STAMP) ## set-up, then the test suite; choose tests with ARGS="-k name"
 chaos: $(STAMP) ## the tests in which things die, in full: about 40 minutes; choose tests with ARGS="-k name"
 	@cluster/setup.sh
 	@REALWORK_CHAOS_ROLLOUTS=200 REALWORK_CRASH_ROLLOUTS=40 REALWORK_CRASH_SEEDS=20 REALWORK_STORE_SEEDS=20 \
-		REALWORK_KILLED=store,driver,raylet,gcs,head,all \
+		REALWORK_KILLED=store,driver,raylet,gcs,head,all REALWORK_KILLED_RUN=actors,driver,raylet,all \
 		$(BIN)/python -m pytest tests/dataset/test_ledger.py tests/invariants $(ARGS)
 
 check: $(STAMP) ## ruff, ruff format and mypy

@@ -12,6 +12,7 @@ import pytest
 
 from realwork import config
 from realwork.runfile import load_run_file
+from tests.e2e.cluster import TOKEN
 from tests.e2e.command import REALWORK, REPOSITORY, clean_environment
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -93,8 +94,8 @@ def test_every_link_of_the_readme_leads_somewhere():
 
 
 @pytest.fixture(scope="module")
-def played(docker_image, tmp_path_factory):
-    """The commands of the README, run one after the other in a copy of the checkout's files."""
+def played(docker_image, ray_address, tmp_path_factory):
+    """The commands of the README, run in order in a copy of the checkout's files, with a Ray that is there."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("configs", "examples"):
         shutil.copytree(REPOSITORY / name, folder / name)
@@ -106,7 +107,7 @@ def played(docker_image, tmp_path_factory):
             command,
             shell=True,
             cwd=folder,
-            env=clean_environment(),
+            env=clean_environment(**TOKEN, RAY_ADDRESS=ray_address),
             capture_output=True,
             text=True,
             timeout=240,

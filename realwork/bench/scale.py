@@ -13,6 +13,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ STEPS = 3
 MEMORY_MIB = 64
 NODE_MIB = 1024
 SHORTEST_S, LONGEST_S = 4.0, 8.0
-WARM_UP = 0.5
-"""The share of the rollouts after which the first figure of memory is taken: the store has written a part by then."""
+LOOKS = 100
+"""So many times is memory looked at; a part that is being written is in the store's."""
 _COMMAND = {"tool_calls": [{"name": "execute_command", "arguments": {"command": "true"}}]}
 
 
@@ -52,7 +53,7 @@ class PlayedBench(Record):
 
     Attributes:
         driver_ms, store_ms: CPU milliseconds of each rollout.
-        driver_mib, store_mib: resident memory after half of the rollouts, and after all of them.
+        driver_mib, store_mib: most resident memory in the first and in the second half of the rollouts.
     """
 
     rollouts: int
@@ -137,7 +138,7 @@ class _Measuring(SilentObserver):
         if self._finished == 1:
             self.store = _Process(_store_pid())
             self.cpu_s.append((self.driver.cpu_s, self.store.cpu_s))
-        if self._finished in (int(WARM_UP * self._rollouts), self._rollouts):
+        if self._finished % max(1, self._rollouts // LOOKS) == 0:
             self.memory_mib.append((self.driver.memory_mib, self.store.memory_mib))
         if self._finished == self._rollouts:
             self.cpu_s.append((self.driver.cpu_s, self.store.cpu_s))
@@ -155,17 +156,22 @@ def _play(rollouts: int) -> PlayedBench:
         measuring = _Measuring(rollouts)
         result = run(run_file, address=address, observer=measuring)
     (driver_before, store_before), (driver_after, store_after) = measuring.cpu_s
-    (driver_early, store_early), (driver_late, store_late) = measuring.memory_mib
+    driver_mib, store_mib = (_most_by_half(each) for each in zip(*measuring.memory_mib, strict=True))
     return PlayedBench(
         rollouts=rollouts,
         nodes=NODES,
         seconds=result.duration_s,
         driver_ms=1000 * (driver_after - driver_before) / rollouts,
         store_ms=1000 * (store_after - store_before) / rollouts,
-        driver_mib=(driver_early, driver_late),
-        store_mib=(store_early, store_late),
+        driver_mib=driver_mib,
+        store_mib=store_mib,
         graded=measuring.graded,
     )
+
+
+def _most_by_half(values: Sequence[float]) -> tuple[float, float]:
+    half = len(values) // 2
+    return max(values[:half]), max(values[half:])
 
 
 def _store_pid() -> int:

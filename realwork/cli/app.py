@@ -3,7 +3,9 @@
 A command imports what it needs when it runs, so that help and mistakes are answered at once.
 """
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -67,8 +69,16 @@ def _common(
     pass
 
 
+def _send_token() -> None:
+    """Let Ray send its token where there is one, as `ray start` asks for it then; a cluster without takes it, too."""
+    file = Path("~/.ray/auth_token").expanduser()
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or file.exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
 def main() -> None:
     """Run the command line and exit."""
+    _send_token()
     try:
         app()
     except RealworkError as error:

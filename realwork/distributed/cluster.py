@@ -1,5 +1,6 @@
 """The Ray that a run uses: joined or started, and how many rollouts its nodes can hold."""
 
+import gc
 import logging
 import math
 import os
@@ -78,7 +79,22 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         yield
     finally:
+        _leave()
+
+
+def _leave() -> None:
+    """Disconnect; meanwhile no garbage is looked for.
+
+    An actor's handle that another thread lets go of while Ray shuts down ends the process with exit code 1.
+    """
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
         ray.shutdown()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _start() -> None:
@@ -124,7 +140,7 @@ def _join(address: str) -> None:
         raise InputError(
             f"no Ray cluster could be joined at '{address}': {error}. Start one with 'ray start --head', check the "
             "address, or leave --address and RAY_ADDRESS out for a local run; a cluster with token authentication "
-            "needs RAY_AUTH_MODE=token and its token here."
+            "needs its token here, in ~/.ray/auth_token or RAY_AUTH_TOKEN (and in Python RAY_AUTH_MODE=token)."
         ) from error
 
 

@@ -74,5 +74,5 @@ def submit_job(address: str, folder: Path, command: str, *, job_id: str, left_ou
         raise InputError(
             f"the job could not be submitted to {address}: {said[-1] if said else type(error).__name__}. Give the "
             "address of the cluster's dashboard, such as http://127.0.0.1:8265, which 'ray start --head' prints; a "
-            "cluster with token authentication needs RAY_AUTH_MODE=token and its token here."
+            "cluster with token authentication needs its token here, in ~/.ray/auth_token or RAY_AUTH_TOKEN."
         ) from error

@@ -10,14 +10,14 @@ from tests.e2e.command import environment, own_containers, plain, realwork, rows
 from tests.endpoint import DONE, Endpoint, by_turn, error, run
 
 pytestmark = pytest.mark.usefixtures("on_cluster")
-EPISODES = int(os.environ.get("REALWORK_EPISODES", "16"))
+EPISODES = int(os.environ.get("REALWORK_EPISODES", "8"))
 """Of the test of many; 64 take a minute more."""
 
 
 def test_a_dead_endpoint_is_no_reward_and_exit_code_1(docker_image, tmp_path):
     with Endpoint(lambda _: error(500, "down", headers={"retry-after-ms": "1"})) as endpoint:
         file = run_file(tmp_path, endpoint.base_url, environments=[environment("e", max_retries=1)])
-        result = realwork("run", file, "--run-id", "dead", cwd=tmp_path)
+        result = realwork("run", file, "--run-id", "dead", "--no-ray", cwd=tmp_path)
     assert result.returncode == 1, result.stderr
     assert "1 without a grade: model" in result.stderr
     found = rows(tmp_path / "out" / "dead")
@@ -58,7 +58,7 @@ def test_many_rollouts_pay_the_init_once_and_a_second_run_does_not(fresh_name, t
     made = f"sleep 4; echo {name}-$(date +%s%N) >made"
     with Endpoint(by_turn(run("cat made"), DONE)) as endpoint:
         results = []
-        for run_id, episodes in (("first", 10), ("second", 2)):
+        for run_id, episodes in (("first", 4), ("second", 1)):
             file = run_file(
                 tmp_path,
                 endpoint.base_url,
@@ -74,10 +74,10 @@ def test_many_rollouts_pay_the_init_once_and_a_second_run_does_not(fresh_name, t
     assert f"Preparing environment {name}: 1 init command" in first.stderr
     assert "Preparing environment" not in second.stderr
     found = rows(tmp_path / "out" / "first") + rows(tmp_path / "out" / "second")
-    assert len(found) == 12
+    assert len(found) == 5
     assert len({row["messages"][3]["content"] for row in found}) == 1
     assert len({row["image_digest"] for row in found}) == 1
-    assert sorted(row["timing"]["image_s"] > 4 for row in found) == [False] * 11 + [True]
+    assert sorted(row["timing"]["image_s"] > 4 for row in found) == [False] * 4 + [True]
     listed = realwork("images", cwd=tmp_path)
     assert name in listed.stdout
     assert realwork("images", "--prune", "--unused-for", "999", cwd=tmp_path).stdout.startswith("0 removed")
@@ -113,7 +113,7 @@ def test_a_run_is_resumed_by_its_directory_and_with_another_run_file_when_that_i
         refused = realwork("run", file, "--resume", "out/twice", "--no-ray", cwd=tmp_path)
         assert refused.returncode == 2
         assert "episode_control_config.max_episodes: 1 in run.json, 2 in this run" in plain(refused.stderr)
-        forced = realwork("run", file, "--resume", "out/twice", "--force-config", cwd=tmp_path)
+        forced = realwork("run", file, "--resume", "out/twice", "--force-config", "--no-ray", cwd=tmp_path)
     assert forced.returncode == 0, forced.stderr
     assert len(rows(tmp_path / "out" / "twice")) == 3
     assert all(part.read_bytes() == content for part, content in parts.items()), "a part is never written again"

@@ -22,8 +22,8 @@ from tests.invariants.reader import Reader
 from tests.sandbox.owners import descendants
 
 KILLED = os.environ.get("REALWORK_KILLED", "all").split(",")
-ROLLOUTS = 120
-BEFORE = 20
+ROLLOUTS = 60
+BEFORE = 12
 REPLIES = [{"tool_calls": [{"name": "execute_command", "arguments": {"command": "touch done"}}]}]
 
 

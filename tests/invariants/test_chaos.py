@@ -19,7 +19,7 @@ from realwork.sandbox import labels
 from tests.e2e.command import environment, realwork, rows, run_file
 from tests.sandbox.owners import GONE_S, wait_until
 
-ROLLOUTS = int(os.environ.get("REALWORK_CHAOS_ROLLOUTS", "20"))
+ROLLOUTS = int(os.environ.get("REALWORK_CHAOS_ROLLOUTS", "12"))
 KILLS = 12
 PAUSE_S = 2.0
 RUN = "chaos"

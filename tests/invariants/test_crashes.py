@@ -18,7 +18,7 @@ from tests.e2e.command import environment, realwork, rows, run_file
 from tests.invariants.reader import Reader
 
 SEEDS = int(os.environ.get("REALWORK_CRASH_SEEDS", "1"))
-ROLLOUTS = int(os.environ.get("REALWORK_CRASH_ROLLOUTS", "12"))
+ROLLOUTS = int(os.environ.get("REALWORK_CRASH_ROLLOUTS", "6"))
 ACTOR_POINTS = ("create", "start", "exec", "llm-wait", "grade", "before-commit", "after-ack")
 STORE_POINTS = {"after-wal": 0.02, "claimed": 0.2, "renamed": 0.2}
 REPLIES = [{"tool_calls": [{"name": "execute_command", "arguments": {"command": "touch done"}}]}]
@@ -35,7 +35,7 @@ def test_whatever_dies_at_a_named_point_each_planned_rollout_has_one_graded_row(
         episode_control_config={"max_episodes": ROLLOUTS // 2},
         rollout_config={"max_parallel_rollouts": 4, "save_trajectory_interval": 1, "store_shards": 2 - seed % 2},
     )
-    armed = dict.fromkeys(ACTOR_POINTS, 1.4 / ROLLOUTS) | {"after-wal": 0.02, "claimed": 0.2, "renamed": 0.2}
+    armed = dict.fromkeys(ACTOR_POINTS, min(0.07, 1.4 / ROLLOUTS)) | {"after-wal": 0.02, "claimed": 0.2, "renamed": 0.2}
     points = ",".join(f"{name}:{chance}" for name, chance in armed.items())
     directory = tmp_path / "out" / "r"
     with Reader(directory) as reader:

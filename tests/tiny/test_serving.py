@@ -154,7 +154,7 @@ def test_the_command_serves_until_it_is_stopped_and_says_how_to_try_it(tmp_path)
         assert taken.returncode == 2
         assert "give another --port" in plain(taken.stderr)
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=90)
     assert process.returncode == 0
     assert "configs/tiny.json" in "".join(lines)
     assert rest.strip() == "Stopped."
