@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from realwork.cli.progress import MAX_ROLLOUTS_SHOWN, Progress
+from realwork.cli.progress import MAX_ROLLOUTS_SHOWN, TELL_EVERY_S, Progress
 from realwork.schedule import EnvironmentProgress
 from realwork.types import Phase, Record, RolloutSummary, Status, TerminatedReason
 
@@ -138,8 +138,8 @@ class JsonProgress(Progress):
 
     looks_at = MAX_ROLLOUTS_SHOWN
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, every_s: float = TELL_EVERY_S) -> None:
+        super().__init__(every_s=every_s)
         self._lock = threading.Lock()
 
     def _put(self, event: Event) -> None:

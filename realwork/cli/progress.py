@@ -41,7 +41,8 @@ class Progress:
 
     looks_at = 0
 
-    def __init__(self) -> None:
+    def __init__(self, *, every_s: float = TELL_EVERY_S) -> None:
+        self._every_s = every_s
         self.tally = Tally()
         self.seen: Sequence[InFlight] = ()
         self.in_flight: set[str] = set()
@@ -64,7 +65,7 @@ class Progress:
         """Tell that the run begins."""
 
     def _tick(self) -> None:
-        while not self._ended.wait(TELL_EVERY_S):
+        while not self._ended.wait(self._every_s):
             self._tell()
 
     def _tell(self) -> None:
