@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from realwork.distributed.metrics import METRICS
 from tests.e2e.cluster import TOKEN, free_port, ray_head
 from tests.e2e.command import (
     REALWORK,
@@ -21,6 +22,7 @@ from tests.e2e.command import (
     run_file,
     wait_until,
 )
+from tests.e2e.metrics import scraping
 from tests.endpoint import DONE, Endpoint, by_turn, run
 from tests.plugins.modules import EXAMPLE, evaluating
 
@@ -57,7 +59,10 @@ def submitted(docker_image, tmp_path_factory):
         "import helper\n" + evaluating("in_folder", "return {'m': helper.MARK}")
     )
     patience = time.monotonic() + 120
-    with ray_head(folder, has_dashboard=True) as (address, dashboard, _):
+    port = free_port()
+    exports = [f"--metrics-export-port={port}"]
+    at_once = {"RAY_metrics_report_interval_ms": "1000"}
+    with ray_head(folder, has_dashboard=True, options=exports, **at_once) as (address, dashboard, _):
         submit = [RAY, "job", "submit", "--address", dashboard, "--working-dir", "work"]
         command = [*submit, "--", "realwork", "run", "configs/scripted.json", "--run-id", run_id]
         job = run_in(folder, command, variables)
@@ -66,7 +71,9 @@ def submitted(docker_image, tmp_path_factory):
         with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
             file = run_file(folder, endpoint.base_url)
             join = [REALWORK, "run", file, "--run-id", f"{run_id}-joined", "--address", address, "--llm-api-key", KEY]
-            joined = run_in(folder / "work", join, variables)
+            with scraping(port) as scraped:
+                joined = run_in(folder / "work", join, variables)
+                time.sleep(2)  # two intervals: what its processes have told last
         told = [
             run_in(folder, [RAY, "list", what, "--detail", "--limit=1000"], variables | {"RAY_ADDRESS": dashboard})
             for what in LISTED
@@ -74,7 +81,7 @@ def submitted(docker_image, tmp_path_factory):
         check = [REALWORK, "check", "configs/openrouter.json", "--address", address]
         keyless = run_in(folder / "work", check, variables | {"OPENROUTER_API_KEY": "sk-canary-of-the-driver"})
         left = follow_and_leave(folder, dashboard, f"{run_id}-left", variables)
-    return folder, run_id, job, joined, keyless, told, left
+    return folder, run_id, job, joined, keyless, told, left, scraped
 
 
 def follow_and_leave(folder, dashboard, run_id, variables):
@@ -107,7 +114,7 @@ def test_a_job_plays_the_run_file_on_the_cluster(submitted):
 
 
 def test_a_job_that_is_left_goes_on_and_how_to_end_it_is_said(submitted):
-    folder, run_id, *_, (code, said) = submitted
+    folder, run_id, *_, (code, said), _ = submitted
     assert code == 130, said
     job_id = f"realwork-{run_id}-left"
     assert said.startswith(f"job {job_id} at http://127.0.0.1:")
@@ -154,3 +161,22 @@ def test_a_key_is_nowhere_in_what_the_cluster_tells_of_a_run(submitted):
     assert "RolloutActor" in told[0].stdout
     assert "RolloutActor.run" in told[1].stdout
     assert not any(KEY in each.stdout + each.stderr for each in told)
+
+
+def test_ray_exports_the_metrics_of_a_run_by_their_names_kinds_and_units(submitted):
+    _, run_id, *_, scraped = submitted
+    run = f"{run_id}-joined"
+    kinds = {f"ray_{each.name}".removesuffix("_total" * (each.kind == "counter")): each.kind for each in METRICS}
+    assert scraped.kinds == kinds
+
+    def highest(name, *labels):
+        return scraped.highest.get((f"ray_realwork_{name}", run, *labels), 0.0)
+
+    assert highest("attempts_total", "successful", "none") == 1
+    assert highest("rollouts", "in_flight") == 1
+    assert highest("containers") in (1, 2)
+    assert highest("store_waiting_rows") <= 1
+    assert highest("store_rows_total") == 1
+    assert 1000 < highest("store_written_bytes_total") < 100_000
+    assert highest("store_lag_seconds_count") == 1
+    assert 0 < highest("store_lag_seconds_sum") < 30
