@@ -69,7 +69,8 @@ def submitted(docker_image, tmp_path_factory):
         while "No available agent" in job.stderr and time.monotonic() < patience:
             job = run_in(folder, command, variables)
         with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
-            file = run_file(folder, endpoint.base_url)
+            slow = environment("e", unit_tests=["test -f done", "sleep 3"])  # its process tells of the steps meanwhile
+            file = run_file(folder, endpoint.base_url, environments=[slow])
             join = [REALWORK, "run", file, "--run-id", f"{run_id}-joined", "--address", address, "--llm-api-key", KEY]
             with scraping(port) as scraped:
                 joined = run_in(folder / "work", join, variables)
@@ -173,6 +174,9 @@ def test_ray_exports_the_metrics_of_a_run_by_their_names_kinds_and_units(submitt
         return scraped.highest.get((f"ray_realwork_{name}", run, *labels), 0.0)
 
     assert highest("attempts_total", "successful", "none") == 1
+    assert highest("steps_total") == highest("model_latency_seconds_count") == 2
+    assert highest("command_latency_seconds_count") == 1
+    assert (highest("tokens_total", "prompt"), highest("tokens_total", "completion")) == (20, 10)
     assert highest("rollouts", "in_flight") == 1
     assert highest("containers") in (1, 2)
     assert highest("store_waiting_rows") <= 1
