@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from realwork.distributed.result import RunResult
 
 TELL_EVERY_S = 10.0
+PICTURES_PER_S = 2
 MAX_ENVIRONMENTS_SHOWN = 12
 MAX_ROLLOUTS_SHOWN = 8
 BAR_WIDTH = 20
@@ -116,7 +117,9 @@ class TextProgress(Progress):
     def __init__(self, *, quiet: bool) -> None:
         super().__init__()
         self._quiet = quiet
-        self._live = None if quiet or not errors.is_terminal else Live(console=errors, get_renderable=self._picture)
+        is_live = errors.is_terminal and not quiet
+        live = Live(console=errors, get_renderable=self._picture, refresh_per_second=PICTURES_PER_S)
+        self._live = live if is_live else None
         self.looks_at = 0 if self._live is None else MAX_ROLLOUTS_SHOWN
 
     def __exit__(self, *exception: object) -> None:

@@ -13,6 +13,7 @@ class Tally:
 
     Attributes:
         environments: how each stands, by its id.
+        graded, successful: rollouts, those of earlier starts included.
         causes: attempts of this start that failed, by cause.
         cost_usd: null until an endpoint, or the run file's prices, said what something costs.
     """
@@ -22,19 +23,21 @@ class Tally:
         self.causes: Counter[str] = Counter()
         self.prompt_tokens = self.completion_tokens = 0
         self.cost_usd: float | None = None
+        self.graded = self.successful = 0
         self._began = time.monotonic()
-        self._planned = self._done_before = 0
+        self._planned = self._done = self._done_before = 0
 
     def begin(self, progress: Iterable[EnvironmentProgress]) -> None:
         """The run begins, with its environments as they stand; what is done already is not counted again."""
-        self.environments = {each.environment_id: each for each in progress}
+        for each in progress:
+            self._note(each)
         self._began = time.monotonic()
         self._planned = sum(each.planned for each in self.environments.values())
-        self._done_before = self._done()
+        self._done_before = self._done
 
     def add(self, summary: RolloutSummary, progress: EnvironmentProgress) -> None:
         """An attempt has ended, and its environment stands so now."""
-        self.environments[progress.environment_id] = progress
+        self._note(progress)
         self.prompt_tokens += summary.prompt_tokens
         self.completion_tokens += summary.completion_tokens
         if summary.cost_usd is not None:
@@ -42,8 +45,12 @@ class Tally:
         if summary.failure_cause is not None:
             self.causes[summary.failure_cause] += 1
 
-    def _done(self) -> int:
-        return sum(each.done for each in [*self.environments.values()])
+    def _note(self, progress: EnvironmentProgress) -> None:
+        before = self.environments.get(progress.environment_id)
+        self.environments[progress.environment_id] = progress
+        self._done += progress.done - (before.done if before else 0)
+        self.graded += progress.graded - (before.graded if before else 0)
+        self.successful += progress.successful - (before.successful if before else 0)
 
     @property
     def elapsed_s(self) -> float:
@@ -57,15 +64,7 @@ class Tally:
     @property
     def done(self) -> int:
         """Rollouts, of those, of which nothing is left to do."""
-        return self._done() - self._done_before
-
-    @property
-    def graded(self) -> int:
-        return sum(each.graded for each in [*self.environments.values()])
-
-    @property
-    def successful(self) -> int:
-        return sum(each.successful for each in [*self.environments.values()])
+        return self._done - self._done_before
 
     @property
     def rollouts_per_s(self) -> float:

@@ -15,7 +15,7 @@ from realwork.schedule import Placement, Schedule
 from realwork.types import Doing
 
 LOOK_EVERY_S = 1.0
-TELL_EVERY_S = 5.0
+TELL_EVERY_S = 2.0
 
 
 async def in_flight(dispatcher: Dispatcher, placement: Placement, *, asked: int) -> tuple[InFlight, ...]:
@@ -52,5 +52,5 @@ async def show(dispatcher: Dispatcher, placement: Placement, observer: Observer)
 async def measure(schedule: Schedule, metrics: Metrics) -> None:
     """Tell `metrics` again and again how many rollouts are in each state; until cancelled."""
     while True:
-        tell_states(metrics, schedule.progress())
+        tell_states(metrics, schedule.states)
         await asyncio.sleep(TELL_EVERY_S)

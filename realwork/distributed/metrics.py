@@ -4,15 +4,13 @@ Guarantees: a series is told apart by run, by what its metric's tags say and by 
 never by a rollout or an environment; nothing is recorded where there is no Ray.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, Protocol
 
 from ray.util import metrics as ray_metrics
 
 from realwork.distributed.cluster import is_connected
-from realwork.schedule import EnvironmentProgress
 from realwork.types import Observation, RolloutSummary, Step
 
 COMMANDS = "execute_command"
@@ -130,18 +128,9 @@ def metrics_of(run_id: str) -> Metrics:
     return RayMetrics(run_id) if is_connected() else NoMetrics()
 
 
-def tell_states(metrics: Metrics, environments: Iterable[EnvironmentProgress]) -> None:
+def tell_states(metrics: Metrics, states: Mapping[str, int]) -> None:
     """Set how many rollouts are in each state."""
-    found: Counter[str] = Counter()
-    for each in environments:
-        found["waiting"] += each.waiting
-        found["in_flight"] += each.in_flight
-        found["successful"] += each.successful
-        found["unsuccessful"] += each.graded - each.successful
-        found["failed"] += each.failed
-        found["unnecessary"] += each.skipped
-        found["withheld"] += each.withheld
-    for state, count in found.items():
+    for state, count in states.items():
         metrics.set("realwork_rollouts", count, state=state)
 
 
