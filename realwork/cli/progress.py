@@ -38,7 +38,12 @@ _PHASES = {
 
 
 class Progress:
-    """An observer of the driver; what is told of it, and where to, is for others to say."""
+    """An observer of the driver that counts; how it tells of that is left to those below.
+
+    Attributes:
+        seen: what those in flight that take longest were doing a moment ago.
+        in_flight: trajectory ids.
+    """
 
     looks_at = 0
 
@@ -118,7 +123,7 @@ class TextProgress(Progress):
         super().__init__()
         self._quiet = quiet
         is_live = errors.is_terminal and not quiet
-        live = Live(console=errors, get_renderable=self._picture, refresh_per_second=PICTURES_PER_S)
+        live = Live(console=errors, get_renderable=self.picture, refresh_per_second=PICTURES_PER_S)
         self._live = live if is_live else None
         self.looks_at = 0 if self._live is None else MAX_ROLLOUTS_SHOWN
 
@@ -161,7 +166,8 @@ class TextProgress(Progress):
         ]
         return ", ".join(part for part in parts if part)
 
-    def _picture(self) -> Group:
+    def picture(self) -> Group:
+        """What a terminal shows now."""
         parts = [_environments([*self.tally.environments.values()])]
         if seen := self.seen:
             parts += [_rollouts(seen, len(self.in_flight))]

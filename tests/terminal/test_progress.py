@@ -51,7 +51,7 @@ def test_what_was_done_before_is_not_counted_in_the_rate_nor_in_the_time_left():
 
 def picture(told):
     console = Console(width=150, record=True, file=io.StringIO())
-    console.print(told._picture())
+    console.print(told.picture())
     return console.export_text()
 
 
