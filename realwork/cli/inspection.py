@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -14,7 +14,9 @@ from realwork.cli.console import errors, number, results, table
 from realwork.config import is_url
 from realwork.errors import InputError
 from realwork.text import visible
-from realwork.types import Trajectory
+
+if TYPE_CHECKING:
+    from realwork.dataset.rows import Row
 
 
 def _here(location: str) -> Path:
@@ -54,27 +56,28 @@ def show(
     On a terminal one is shown in a pager (PAGER, else less). What agents and models wrote is shown as text:
     characters that would steer the terminal are replaced by their pictures or codes.
     """
-    from realwork.dataset.read import find
+    from realwork.dataset.read import find_rows
 
     if trajectory_id is None:
         _list(directory, environment=environment, failed=failed, limit=None if everything else LISTED)
         return
-    found = [*islice(find(directory, trajectory_id), 2)]
+    found = [*islice(find_rows(directory, trajectory_id), 2)]
     if not found:
         raise InputError(f"no trajectory in {directory} has an id that begins with '{trajectory_id}'")
     if len(found) == 1:
         _show(found[0], full=full)
         return
-    names = [each.spec.trajectory_id for each in islice(find(directory, trajectory_id), MATCHES)]
+    names = [each["trajectory_id"] for each in islice(find_rows(directory, trajectory_id), MATCHES)]
     raise InputError(f"several trajectories have an id that begins with '{trajectory_id}'", problems=names)
 
 
-def _show(trajectory: Trajectory, *, full: bool) -> None:
+def _show(row: "Row", *, full: bool) -> None:
     from realwork.cli.trajectories import Renderer
+    from realwork.dataset.rows import trajectory
 
     os.environ.setdefault("LESS", "FRX")  # colours as they are, and no pager where all fits on the screen
     with results.pager(styles=True) if results.is_terminal else nullcontext():
-        Renderer(results, full=full).trajectory(trajectory)
+        Renderer(results, full=full).trajectory(trajectory(row), diff=row["final_diff"])
 
 
 def _list(directory: Path, *, environment: str | None, failed: bool, limit: int | None) -> None:

@@ -18,10 +18,10 @@ def test_words_line_ends_and_tabs_stay_as_they_are():
     [
         ("\x1b[2J\x1b]0;title\x07", "␛[2J␛]0;title␇"),
         ("good\rbad\x08", "good␍bad␈"),
-        ("\x9b31m\x7f", "<U+009B>31m␡"),
-        ("user\u202enimda\u2066x\u2069", "user<U+202E>nimda<U+2066>x<U+2069>"),
-        ("a\u200bb\ufeffc\u2028d", "a<U+200B>b<U+FEFF>c<U+2028>d"),
-        ("\U000e0041", "<U+E0041>"),
+        ("\x9b31m\x7f", "⟨U+009B⟩31m␡"),
+        ("user\u202enimda\u2066x\u2069", "user⟨U+202E⟩nimda⟨U+2066⟩x⟨U+2069⟩"),
+        ("a\u200bb\ufeffc\u2028d", "a⟨U+200B⟩b⟨U+FEFF⟩c⟨U+2028⟩d"),
+        ("\U000e0041", "⟨U+E0041⟩"),
     ],
 )
 def test_what_steers_or_hides_is_shown(hidden, shown):

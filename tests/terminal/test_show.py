@@ -17,9 +17,9 @@ from tests.e2e.command import on_terminal, plain, realwork
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 <script>alert(1)</script> [bold]not markup[/bold] \u202eevil\u202c"
 
 
-def rendered(trajectory, **options):
+def rendered(trajectory, *, diff=None, **options):
     console = Console(file=io.StringIO(), width=120, soft_wrap=True, highlight=False, emoji=False)
-    Renderer(console, **options).trajectory(trajectory)
+    Renderer(console, **options).trajectory(trajectory, diff=diff)
     return console.file.getvalue()
 
 
@@ -53,7 +53,15 @@ def test_what_an_agent_printed_is_shown_as_text_wherever_it_stands():
         for full in (False, True):
             text = rendered(trajectory, full=full)
             assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
-            assert "␛[2J␛]0;owned␇ <script>alert(1)</script> [bold]not markup[/bold] <U+202E>evil<U+202C>" in text
+            assert "␛[2J␛]0;owned␇ <script>alert(1)</script> [bold]not markup[/bold] ⟨U+202E⟩evil⟨U+202C⟩" in text
+
+
+def test_a_diff_is_shown_where_the_row_has_one():
+    assert " diff " not in rendered(rich())
+    text = rendered(rich(), diff=f"--- a/x\n+++ b/x\n+{HOSTILE}\n")
+    assert "─ diff ─" in text
+    assert "\n+␛[2J" in text
+    assert folded("+new\n-old", language="diff").spans
 
 
 def test_a_long_result_is_folded_with_a_count_and_shown_whole_on_request():
