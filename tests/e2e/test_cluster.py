@@ -70,7 +70,8 @@ def submitted(docker_image, tmp_path_factory):
             job = run_in(folder, command, variables)
         with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
             slow = environment("e", unit_tests=["test -f done", "sleep 3"])  # its process tells of the steps meanwhile
-            file = run_file(folder, endpoint.base_url, environments=[slow])
+            twice = {"rollout_config": {"max_parallel_rollouts": 1}, "episode_control_config": {"max_episodes": 2}}
+            file = run_file(folder, endpoint.base_url, environments=[slow], **twice)
             join = [REALWORK, "run", file, "--run-id", f"{run_id}-joined", "--address", address, "--llm-api-key", KEY]
             with scraping(port) as scraped:
                 joined = run_in(folder / "work", join, variables)
@@ -144,8 +145,7 @@ def test_what_cannot_be_submitted_is_said_before_anything_is_sent(tmp_path):
 def test_a_run_joins_the_cluster_at_an_address(submitted):
     folder, run_id, _, joined, *_ = submitted
     assert joined.returncode == 0, joined.stderr
-    (row,) = rows(folder / "out" / f"{run_id}-joined")
-    assert row["success"] is True
+    assert [row["success"] for row in rows(folder / "out" / f"{run_id}-joined")] == [True, True]
 
 
 def test_a_key_that_only_the_driver_has_is_missed_before_anything_starts(submitted):
@@ -165,6 +165,7 @@ def test_a_key_is_nowhere_in_what_the_cluster_tells_of_a_run(submitted):
 
 
 def test_ray_exports_the_metrics_of_a_run_by_their_names_kinds_and_units(submitted):
+    """What the first of its two rollouts tells is there; the end of the second may be lost with its processes."""
     _, run_id, *_, scraped = submitted
     run = f"{run_id}-joined"
     kinds = {f"ray_{each.name}".removesuffix("_total" * (each.kind == "counter")): each.kind for each in METRICS}
@@ -173,14 +174,16 @@ def test_ray_exports_the_metrics_of_a_run_by_their_names_kinds_and_units(submitt
     def highest(name, *labels):
         return scraped.highest.get((f"ray_realwork_{name}", run, *labels), 0.0)
 
-    assert highest("attempts_total", "successful", "none") == 1
-    assert highest("steps_total") == highest("model_latency_seconds_count") == 2
-    assert highest("command_latency_seconds_count") == 1
-    assert (highest("tokens_total", "prompt"), highest("tokens_total", "completion")) == (20, 10)
-    assert highest("rollouts", "in_flight") == 1
+    assert highest("attempts_total", "successful", "none") in (1, 2)
+    assert highest("steps_total") == highest("model_latency_seconds_count")
+    assert highest("steps_total") in (2, 3, 4)
+    assert highest("command_latency_seconds_count") in (1, 2)
+    assert highest("tokens_total", "prompt") == 10 * highest("steps_total")
+    assert highest("tokens_total", "completion") == 5 * highest("steps_total")
+    assert (highest("rollouts", "in_flight"), highest("rollouts", "waiting")) == (1, 2)
     assert highest("containers") in (1, 2)
     assert highest("store_waiting_rows") <= 1
-    assert highest("store_rows_total") == 1
+    assert highest("store_rows_total") == highest("store_lag_seconds_count")
+    assert highest("store_rows_total") in (1, 2)
     assert 1000 < highest("store_written_bytes_total") < 100_000
-    assert highest("store_lag_seconds_count") == 1
     assert 0 < highest("store_lag_seconds_sum") < 30
