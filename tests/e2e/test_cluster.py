@@ -180,7 +180,8 @@ def test_ray_exports_the_metrics_of_a_run_by_their_names_kinds_and_units(submitt
     assert highest("command_latency_seconds_count") in (1, 2)
     assert highest("tokens_total", "prompt") == 10 * highest("steps_total")
     assert highest("tokens_total", "completion") == 5 * highest("steps_total")
-    assert (highest("rollouts", "in_flight"), highest("rollouts", "waiting")) == (1, 2)
+    assert highest("rollouts", "in_flight") == 1
+    assert highest("rollouts", "waiting") in (1, 2)
     assert highest("containers") in (1, 2)
     assert highest("store_waiting_rows") <= 1
     assert highest("store_rows_total") == highest("store_lag_seconds_count")
