@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
+from realwork.activity import Activity
 from realwork.environment import Environment, describe, in_short
 from realwork.errors import ContextExceeded, ModelError, ModelTimeout
 from realwork.model.base import Model
@@ -95,6 +96,7 @@ class Episode:
         system: str,
         prompt: str,
         history: History | None = None,
+        activity: Activity | None = None,
         after_step: Callable[[], Awaitable[None]] = _nothing,
         before_actions: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
@@ -112,6 +114,7 @@ class Episode:
         self._environment = environment
         self._hooks = hooks
         self._limits = limits
+        self._activity = activity or Activity()
         self._after_step = after_step
         self._before_actions = before_actions
         self._used_s = history.duration_s
@@ -135,6 +138,7 @@ class Episode:
             if reason := self._limit_reached():
                 return reason
             asked_at, asked = datetime.now(UTC), time.monotonic()
+            self._activity.begin("asking", step=len(self.steps) + 1)
             try:
                 reply = await self._conversation.ask(self.messages, self._time_left)
             except ContextExceeded:
@@ -215,6 +219,7 @@ class Episode:
             )
         )
         self.messages += [message, *answers]
+        self._activity.took(self.steps[-1])
         return reason
 
     def _answer(self, observation: Observation, note: str | None) -> Message:
@@ -277,6 +282,7 @@ class Episode:
 
     async def _carry_out(self, call: ToolCall, verdict: Verdict) -> Observation:
         left_s, patience_s = self._time_left(), self._patience_s
+        self._activity.begin("acting", step=len(self.steps) + 1, detail=in_short(verdict.action))
         observation = await self._environment.step(call, verdict.action, time_left_s=left_s, patience_s=patience_s)
         put_off_s = min(observation.slot_wait_s, patience_s)
         self._end += put_off_s

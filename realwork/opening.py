@@ -6,7 +6,7 @@ Guarantees: whatever is missing is said before anything is started; two drivers 
 import json
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from realwork.distributed.cluster import (
     plugin_problems,
     this_machine,
 )
+from realwork.distributed.control import InFlight
 from realwork.distributed.driver import Driver
 from realwork.distributed.hooks import RayCalls
 from realwork.distributed.hosts import LocalHost, RayHost
@@ -61,6 +62,8 @@ class Where(NamedTuple):
 class SilentObserver:
     """Tells nobody but the log."""
 
+    looks_at = 0
+
     def started(self, output: str, progress: list[EnvironmentProgress], slots: int) -> None:
         _LOG.info("%d rollouts, %d at once, into %s", sum(each.planned for each in progress), slots, output)
 
@@ -69,6 +72,9 @@ class SilentObserver:
 
     def rollout_finished(self, summary: RolloutSummary, progress: EnvironmentProgress) -> None:
         _LOG.info("%s: %s", summary.spec.trajectory_id, summary.terminated_reason)
+
+    def looked(self, in_flight: Sequence[InFlight]) -> None:
+        return None
 
     def doing(self, message: str) -> None:
         _LOG.info("%s", message)

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from realwork.activity import Activity
 from realwork.config import EnvironmentConfig, RunConfig
 from realwork.environment import Environment, PackedFolder
 from realwork.episode import Episode, EpisodeLimits, History, history_of
@@ -112,6 +113,7 @@ async def run_rollout(
     *,
     queue_s: float = 0.0,
     image_s: float = 0.0,
+    activity: Activity | None = None,
     on_begin: Callable[[AttemptRecord], None] | None = None,
     on_steps: OnSteps | None = None,
     recall: Recall | None = None,
@@ -121,6 +123,7 @@ async def run_rollout(
     Args:
         queue_s: seconds that the rollout waited before it was started, for the row.
         image_s: seconds that its image has taken already, for the row.
+        activity: is told what the rollout is doing.
         on_begin: is given the record, which can be looked at while it is made.
         on_steps: called with the unfinished record every `save_trajectory_interval` steps and after each snapshot;
             without it no snapshot is taken, as nobody could go on from one.
@@ -131,7 +134,7 @@ async def run_rollout(
     if on_begin is not None:
         on_begin(record)
     with _recorded(record):
-        await _Attempt(spec, settings, backends, hooks, record, on_steps, recall).run()
+        await _Attempt(spec, settings, backends, hooks, record, activity or Activity(), on_steps, recall).run()
     with _recorded(record):
         if not record.is_cancelled:
             return await hooks.evaluate(record.trajectory())
@@ -160,6 +163,7 @@ class _Attempt:
         backends: Backends,
         hooks: Hooks,
         record: AttemptRecord,
+        activity: Activity,
         on_steps: OnSteps | None,
         recall: Recall | None,
     ) -> None:
@@ -170,6 +174,7 @@ class _Attempt:
         self._backends = backends
         self._hooks = hooks
         self._record = record
+        self._activity = activity
         self._on_steps = on_steps
         self._recall = recall
         self._history: History | None = None
@@ -196,9 +201,11 @@ class _Attempt:
             raise PluginError(f"the environment as {', '.join(self._hooks.modified_by)} changed it: {error}") from error
 
     async def _run(self, environment: EnvironmentConfig) -> None:
+        self._activity.begin("preparing")
         with self._timed("image_s"):
             await self._backends.prepare(self._spec, environment)
             await self._take_up()
+        self._activity.begin("booting")
         began = time.monotonic()
         pass_through("create")
         async with self._backends.open_sandbox(self._spec, environment) as sandbox:
@@ -213,6 +220,7 @@ class _Attempt:
                 async with self._snapshots(sandbox) as snapshots:
                     reason = await self._play(environment, sandbox, model, snapshots)
             pass_through("grade")
+            self._activity.begin("grading")
             await self._grade(environment, sandbox)
         self._record.end(reason)
 
@@ -283,6 +291,7 @@ class _Attempt:
             system=config.template_prompt,
             prompt=environment.prompt,
             history=self._history,
+            activity=self._activity,
             after_step=partial(self._after_step, snapshots),
             before_actions=snapshots.settled,
         )

@@ -227,6 +227,8 @@ class _Finished:
         self._open: defaultdict[str, dict[str, _Group]] = defaultdict(dict)
         self._failed: Counter[str] = Counter()
         self.rollout_started = observer.rollout_started
+        self.looks_at = observer.looks_at
+        self.looked = observer.looked
         self.doing = observer.doing
         self.note = observer.note
 

@@ -4,6 +4,15 @@ import re
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_SPACELESS = (0x00AD, 0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), *range(0x200B, 0x200E))
+_UNSEEN = (*_SPACELESS, 0x2028, 0x2029, *range(0x2060, 0x2066), 0x3164, 0xFEFF, 0xFFA0, *range(0xFFF9, 0xFFFC))
+_TAGS = range(0xE0000, 0xE1000)
+_PICTURES = (
+    {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"}
+    | {0x7F: "\N{SYMBOL FOR DELETE}"}
+    | {code: f"\u27e8U+{code:04X}\u27e9" for code in (*range(0x80, 0xA0), *_BIDI, *_UNSEEN, *_TAGS)}
+)
 
 
 def valid_unicode(text: str) -> str:
@@ -34,3 +43,11 @@ def tail(text: str, limit: int) -> str:
     """The last `limit` characters of `text`, without white space at the ends."""
     text = text.strip()
     return text if len(text) <= limit else f"...{text[-limit:]}"
+
+
+def visible(text: str) -> str:
+    """`text` as a terminal may be given it: what would steer the terminal, or turn or hide what it shows, is shown.
+
+    Line ends and tabs stay; a control character becomes its picture, as ␛ for escape, all else its code, as ⟨U+202E⟩.
+    """
+    return text.replace("\r\n", "\n").translate(_PICTURES)

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "realwork"
 ROWS = [
     ["errors"],
     ["types"],
-    ["text", "fields", "references", "faultpoints"],
+    ["text", "fields", "references", "faultpoints", "activity"],
     ["secret"],
     ["limits"],
     ["config"],

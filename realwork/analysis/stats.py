@@ -8,10 +8,11 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from realwork.analysis.attempts import Attempt, Results, attempts
 from realwork.analysis.details import Details, details, run_plugins
-from realwork.analysis.planned import planned_rollouts
+from realwork.analysis.planned import Planned
 from realwork.analysis.plugin_use import PluginStats
 from realwork.types import Record, Timing
 
@@ -21,7 +22,8 @@ class Stats(Record):
 
     Attributes:
         planned: rollouts that the run file asks for; null where there is no run file.
-        missing: planned rollouts without a row: not played yet, made unnecessary, or never begun.
+        missing: planned rollouts without a row, for whatever reason.
+        unnecessary: those of them that episode control or a plugin made so; the others were not played yet.
         failed: rollouts that were never graded.
         success_rate: successful rollouts over graded ones.
         mean_reward, reward_std: mean and standard deviation over graded rollouts.
@@ -44,6 +46,7 @@ class Stats(Record):
 
     planned: int | None
     missing: int | None
+    unnecessary: int | None
     rollouts: int
     attempts: int
     graded: int
@@ -93,11 +96,19 @@ def stats(directory: Path) -> RunStats:
     for attempt, timing in attempts(directory):
         results.add(attempt)
         spent[attempt.rollout.environment_id].add(attempt, timing)
-    found, planned = details(directory), planned_rollouts(directory)
-    nothing: dict[str, list[Attempt]] = {name: [] for name in planned}
+    found, planned, managed = details(directory), Planned(directory), run_plugins(directory)
+    stopped = {name for use in managed.values() for name in use.stats().stopped}
+    nothing: dict[str, list[Attempt]] = {name: [] for name in planned.rollouts}
     by_environment = nothing | results.by_environment()
+    unnecessary = {name: planned.unnecessary(name, rollouts, stopped) for name, rollouts in by_environment.items()}
     environments = {
-        name: _stats(rollouts, spent[name], found.get(name, Details()), planned.get(name), _pass_at_k(rollouts))
+        name: _stats(
+            rollouts,
+            spent[name],
+            found.get(name, Details()),
+            _Missing(planned.rollouts.get(name), len(rollouts), unnecessary[name]),
+            _pass_at_k(rollouts),
+        )
         for name, rollouts in sorted(by_environment.items())
     }
     everything = [rollout for rollouts in by_environment.values() for rollout in rollouts]
@@ -105,9 +116,11 @@ def stats(directory: Path) -> RunStats:
     whole = Details()
     for each in found.values():
         whole.add(each)
-    for name, use in run_plugins(directory).items():
+    for name, use in managed.items():
         whole.plugins[name].merge(use)
-    total = _stats(everything, _Spent.sum(spent.values()), whole, planned.total() if planned else None, curve)
+    wanted = planned.rollouts.total() if planned.rollouts else None
+    missing = _Missing(wanted, len(everything), sum(unnecessary.values()))
+    total = _stats(everything, _Spent.sum(spent.values()), whole, missing, curve)
     return RunStats(total=total, environments=environments)
 
 
@@ -120,6 +133,22 @@ def pass_at_k(graded: int, successful: int, k: int) -> float:
     if not 1 <= k <= graded:
         raise ValueError(f"pass@{k} of {graded} rollouts is not defined")
     return 1.0 - math.comb(graded - successful, k) / math.comb(graded, k)
+
+
+class _Missing(NamedTuple):
+    """Rollouts that are planned, null where that is not known, those that have a row, and those that need none."""
+
+    planned: int | None
+    played: int
+    unneeded: int
+
+    @property
+    def missing(self) -> int | None:
+        return None if self.planned is None else max(0, self.planned - self.played)
+
+    @property
+    def unnecessary(self) -> int | None:
+        return None if self.planned is None else self.unneeded
 
 
 class _Spent:
@@ -159,14 +188,15 @@ class _Spent:
 
 
 def _stats(
-    rollouts: Sequence[Attempt], spent: _Spent, inside: Details, planned: int | None, curve: dict[int, float]
+    rollouts: Sequence[Attempt], spent: _Spent, inside: Details, missing: _Missing, curve: dict[int, float]
 ) -> Stats:
     graded = [rollout for rollout in rollouts if rollout.graded]
     successful = sum(rollout.success is True for rollout in graded)
     calls = inside.calls.total()
     return Stats(
-        planned=planned,
-        missing=max(0, planned - len(rollouts)) if planned is not None else None,
+        planned=missing.planned,
+        missing=missing.missing,
+        unnecessary=missing.unnecessary,
         rollouts=len(rollouts),
         attempts=spent.attempts,
         graded=len(graded),

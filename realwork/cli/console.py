@@ -19,9 +19,9 @@ results = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sy
 errors = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
-def set_up_logging(level: str) -> None:
-    """Send the log of realwork to standard error from `level` on."""
-    handler = RichHandler(console=errors, show_path=False, markup=False)
+def set_up_logging(level: str, handler: logging.Handler | None = None) -> None:
+    """Send the log of realwork from `level` on to `handler`, by default to standard error."""
+    handler = handler or RichHandler(console=errors, show_path=False, markup=False)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
     logging.getLogger("realwork").setLevel(level)
 

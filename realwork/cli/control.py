@@ -9,14 +9,16 @@ import typer
 from rich.text import Text
 
 from realwork.cli.console import results, seconds, set_up_logging, shown, table
-from realwork.cli.inspection import render_message
+from realwork.cli.progress import said
 from realwork.errors import InputError, RealworkError
+from realwork.text import visible
 
 if TYPE_CHECKING:
     from realwork.distributed.control import Asked, RunStatus, Told
 
 LOOK_EVERY_S = 1.0
 MAX_NODES = 50
+LISTED_DOING = 50
 app = typer.Typer(
     help="Look at a running run and steer it, from any node of its cluster.",
     no_args_is_help=True,
@@ -65,22 +67,28 @@ def status(run_id: RunId = None, address: Address = "auto", as_json: AsJson = Fa
 
 @app.command("list")
 def list_(run_id: RunId = None, address: Address = "auto", as_json: AsJson = False) -> None:
-    """The rollouts in flight, those that take longest first."""
-    found = sorted(_status(run_id, address).in_flight, key=lambda each: -each.seconds)
+    """The rollouts in flight, those that take longest first, and what the first of them are doing."""
+    found = _status(run_id, address, asked=LISTED_DOING).in_flight
     if as_json:
         typer.echo("[" + ",\n ".join(each.model_dump_json() for each in found) + "]")
         return
-    rows = table("Rollout", "Node", "Since")
-    for each in found:
-        rows.add_row(Text(each.trajectory_id), Text(each.node), seconds(each.seconds))
+    rows = table("Rollout", "Node", "Since", "Step", "Is doing", "For")
+    for each in found[:LISTED_DOING]:
+        step, for_s = (each.doing.step or "", seconds(each.doing.seconds)) if each.doing else ("", "")
+        doing = Text(said(each.doing))
+        rows.add_row(Text(visible(each.trajectory_id)), Text(each.node), seconds(each.seconds), str(step), doing, for_s)
+    for each in found[LISTED_DOING:]:
+        rows.add_row(Text(visible(each.trajectory_id)), Text(each.node), seconds(each.seconds), "", "", "")
     results.print(rows)
 
 
 @app.command()
 def tail(target: Target, run_id: RunId = None, address: Address = "auto") -> None:
     """Show what a rollout in flight says and does, and follow it until it ends. Ctrl-C leaves it running."""
+    from realwork.cli.trajectories import Renderer
     from realwork.distributed.control import Asked
 
+    renderer = Renderer(results)
     seen, trajectory_id, why = 0, target, ""
     with _run(run_id, address) as run:
         try:
@@ -91,7 +99,7 @@ def tail(target: Target, run_id: RunId = None, address: Address = "auto") -> Non
                     break
                 trajectory_id, seen = told.message, seen + len(told.messages)
                 for message in told.messages:
-                    render_message(message, {})
+                    renderer.message(message, {})
                 time.sleep(LOOK_EVERY_S)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
@@ -165,11 +173,11 @@ def _run(run_id: str | None, address: str) -> Iterator[str]:
         yield run_id or found[0]
 
 
-def _status(run_id: str | None, address: str) -> "RunStatus":
+def _status(run_id: str | None, address: str, *, asked: int = 0) -> "RunStatus":
     from realwork.distributed.control import Asked
 
     with _run(run_id, address) as run:
-        found = _ask(run, Asked(verb="status")).status
+        found = _ask(run, Asked(verb="status", number=asked)).status
     assert found is not None, "a status was asked for"
     return found
 

@@ -30,9 +30,9 @@ def episodes(
     if context.invoked_subcommand is not None:
         return
     from realwork.bench.episodes import bench_episodes
-    from realwork.cli.progress import Progress
+    from realwork.cli.progress import TextProgress
 
-    with Progress(quiet=as_json) as progress:
+    with TextProgress(quiet=as_json) as progress:
         measured = bench_episodes(
             BASE_IMAGE, episodes=episodes, commands=commands, parallel=parallel, observer=progress
         )

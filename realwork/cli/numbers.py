@@ -71,9 +71,11 @@ def _lines(total: "Stats") -> list[str]:
     """What is said below the table."""
     spent = {name: getattr(total.timing, field) for name, field in _PHASES.items()}
     whole = sum(spent.values())
+    waiting = (total.missing or 0) - (total.unnecessary or 0)
     share = {name: f"{seconds(value)} ({value / whole:.0%})" for name, value in spent.items() if value}
     found = {
-        "Not played yet, or unnecessary": str(total.missing) if total.missing else "",
+        "Not played yet": str(waiting) if waiting else "",
+        "Made unnecessary by episode control or a plugin": str(total.unnecessary) if total.unnecessary else "",
         "Without a grade": _counts(total.failures),
         "Failed attempts": _counts(total.attempt_failures),
         "Ended by": _counts(total.terminated_reasons),

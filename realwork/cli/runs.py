@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -22,8 +23,9 @@ from realwork.cli.console import (
     shown,
     table,
 )
+from realwork.cli.events import JsonProgress, NoteHandler
 from realwork.cli.plugin_notes import manager_notes
-from realwork.cli.progress import Progress
+from realwork.cli.progress import Progress, TextProgress
 from realwork.cli.resuming import wanted_run
 from realwork.config import is_url
 from realwork.errors import InputError
@@ -49,6 +51,14 @@ Address = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no table, only warnings and errors.")]
+ProgressForm = Annotated[
+    Literal["text", "json"],
+    typer.Option(
+        "--progress",
+        help="How the run tells how it goes: 'text' is live on a terminal and else a line every 10 s; 'json' is an "
+        "object on each line of standard error, for programs.",
+    ),
+]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR"],
     typer.Option(help="From which level the log is shown.", case_sensitive=False),
@@ -65,6 +75,7 @@ def run(
         bool, typer.Option("--dry-run", help="Check the file, say what would run, start nothing.")
     ] = False,
     quiet: Quiet = False,
+    progress: ProgressForm = "text",
     log_level: LogLevel = "WARNING",
     run_id: Annotated[
         str | None, typer.Option(help="The name of the run and of its directory.", show_default="time and a short hash")
@@ -103,7 +114,7 @@ def run(
     Exit code 0: every rollout is graded or was made unnecessary by episode control; 1: some are not;
     2: the input is wrong; 130: interrupted.
     """
-    set_up_logging(log_level.upper())
+    told = _progress(progress, log_level, quiet=quiet)
     if llm_api_key:
         hide_argument(llm_api_key)
     wanted = wanted_run(run_id, resume)
@@ -127,13 +138,14 @@ def run(
     }
     run_file = load_run_file(file, overrides=overrides, needs_key=not dry_run)
     _check_json_output(output)
-    _warn(run_file)
+    _warn(run_file, told.note)
     if dry_run:
         _load_plugins(run_file)
         _print_plan(run_file)
         return
     _play(
         run_file,
+        told,
         run_id=wanted.run_id,
         address=address,
         no_ray=no_ray,
@@ -146,14 +158,15 @@ def run(
 def demo(
     sandbox: SandboxKind = None,
     address: Address = None,
+    progress: ProgressForm = "text",
     log_level: LogLevel = "WARNING",
 ) -> None:
     """Play the calculator example with the built-in scripted model: no key, no network, a few seconds."""
-    set_up_logging(log_level.upper())
+    told = _progress(progress, log_level, quiet=False)
     file = _example("calculator_api")
     run_file = load_run_file(file, overrides={"sandbox_config": options.given(kind=sandbox)})
-    _warn(run_file)
-    result = _play(run_file, run_id=None, address=address, output=None, quiet=False, exits=False)
+    _warn(run_file, told.note)
+    result = _play(run_file, told, run_id=None, address=address, output=None, quiet=False, exits=False)
     directory = shown(result.directory)
     realwork = own_command()
     results.print(
@@ -172,7 +185,7 @@ def check(file: File, address: Address = None, sandbox: SandboxKind = None) -> N
     from realwork.opening import check_run
 
     run_file = load_run_file(file, overrides={"sandbox_config": options.given(kind=sandbox)})
-    _warn(run_file)
+    _warn(run_file, _note)
     with redirect_stdout(sys.stderr):  # what plugins print is no result
         check_run(run_file, address=address, on_progress=_note)
     _print_plan(run_file)
@@ -180,8 +193,19 @@ def check(file: File, address: Address = None, sandbox: SandboxKind = None) -> N
     results.print(f"ok: {file} can be run on {where} (the model's endpoint was not asked)", markup=False)
 
 
+def _progress(form: Literal["text", "json"], log_level: str, *, quiet: bool) -> Progress:
+    """What tells of the run, and of the log from `log_level` on."""
+    if form == "text":
+        set_up_logging(log_level.upper())
+        return TextProgress(quiet=quiet)
+    progress = JsonProgress()
+    set_up_logging(log_level.upper(), NoteHandler(progress))
+    return progress
+
+
 def _play(
     run_file: RunFile,
+    progress: Progress,
     *,
     run_id: str | None,
     address: str | None,
@@ -195,7 +219,7 @@ def _play(
     from realwork.api import run as play
 
     began = time.monotonic()
-    with redirect_stdout(sys.stderr), Progress(quiet=quiet) as progress:  # what plugins print is no result
+    with redirect_stdout(sys.stderr), progress:  # what plugins print is no result
         result = play(
             run_file,
             run_id=run_id,
@@ -205,7 +229,8 @@ def _play(
             observer=progress,
         )
     directory = Path(result.directory)
-    _report(result, run_file, time.monotonic() - began, quiet=quiet)
+    progress.finished(result)
+    _report(result, run_file, progress.note, time.monotonic() - began, quiet=quiet)
     if output is not None:
         export_json(directory, output)
     if exits:
@@ -213,31 +238,33 @@ def _play(
     return result
 
 
-def _report(result: "RunResult", run_file: RunFile, duration_s: float, *, quiet: bool) -> None:
+def _report(
+    result: "RunResult", run_file: RunFile, note: Callable[[str], None], duration_s: float, *, quiet: bool
+) -> None:
     directory = _where(result, run_file)
     if not quiet:
         _print_results(Path(result.directory))
         results.print(f"\n{seconds(duration_s)}. Parquet: {directory}/trajectories", markup=False)
-        _tell_decisions(result)
+        _tell_decisions(result, note)
     if result.aborted:
-        _note(f"The run was stopped: {result.aborted}")
+        note(f"The run was stopped: {result.aborted}")
     for cause, count in result.failures.items():
-        _note(f"{count} without a grade: {cause}")
+        note(f"{count} without a grade: {cause}")
     if result.exit_code in (1, 130):
         again = f"{own_command()} run {shown(run_file.path)} --resume {directory}"
-        _note(f"To play what is missing, with the same flags: {again}")
+        note(f"To play what is missing, with the same flags: {again}")
 
 
-def _tell_decisions(result: "RunResult") -> None:
+def _tell_decisions(result: "RunResult", note: Callable[[str], None]) -> None:
     """Say what was left out of the plan, and what plugins decided between rollouts."""
     from realwork.analysis.details import run_plugins
 
     if skipped := sum(each.skipped for each in result.environments):
         rollouts = "1 rollout was" if skipped == 1 else f"{skipped} rollouts were"
-        _note(f"{rollouts} made unnecessary by episode control or a plugin")
+        note(f"{rollouts} made unnecessary by episode control or a plugin")
     for name, use in run_plugins(Path(result.directory)).items():
         for said in manager_notes(use.stats()):
-            _note(f"{name} {said}")
+            note(f"{name} {said}")
 
 
 def _where(result: "RunResult", run_file: RunFile) -> str:
@@ -307,11 +334,11 @@ def _example(name: str) -> Path:
     return file
 
 
-def _warn(run_file: RunFile) -> None:
+def _warn(run_file: RunFile, note: Callable[[str], None]) -> None:
     for warning in run_file.warnings:
-        _note(f"warning: {warning}")
+        note(f"warning: {warning}")
     if run_file.config.sandbox_config.kind == "local":
-        _note(LOCAL_WARNING)
+        note(LOCAL_WARNING)
 
 
 def _note(message: str) -> None:

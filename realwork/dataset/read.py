@@ -93,21 +93,26 @@ def trajectories(directory: Path | str) -> Iterator[Trajectory]:
 
 
 def find(directory: Path, trajectory_id: str) -> Iterator[Trajectory]:
-    """The trajectory of that id, else all whose id begins with it, one by one.
+    """The trajectory of that id, else all whose id begins with it, one by one; raises as `find_rows` does."""
+    return (trajectory(row) for row in find_rows(directory, trajectory_id))
+
+
+def find_rows(directory: Path, trajectory_id: str) -> Iterator[Row]:
+    """The row of the trajectory of that id, else of all whose id begins with it, one by one.
 
     Raises:
         InputError: there is no run.
         StoreError: a part cannot be read.
     """
     parts = parts_in(directory)
-    exact = next((record for part in parts if (record := _record(part, trajectory_id))), None)
+    exact = next((row for part in parts if (row := _row(part, trajectory_id))), None)
     if exact is not None:
         yield exact
         return
     for part in parts:
         for name in _ids(part):
-            if name.startswith(trajectory_id) and (record := _record(part, name)):
-                yield record
+            if name.startswith(trajectory_id) and (row := _row(part, name)):
+                yield row
 
 
 def in_part(run_directory: Path, number: int, trajectory_id: str) -> Trajectory | None:
@@ -116,7 +121,8 @@ def in_part(run_directory: Path, number: int, trajectory_id: str) -> Trajectory 
     Raises:
         StoreError: the part cannot be read.
     """
-    return _record(run_directory / FOLDER / part_name(number), trajectory_id)
+    row = _row(run_directory / FOLDER / part_name(number), trajectory_id)
+    return None if row is None else trajectory(row)
 
 
 def _ids(part: Path) -> list[str]:
@@ -124,10 +130,10 @@ def _ids(part: Path) -> list[str]:
         return ids_in(part)
 
 
-def _record(part: Path, trajectory_id: str) -> Trajectory | None:
+def _row(part: Path, trajectory_id: str) -> Row | None:
     with _reading(part):
         row = row_in(part, trajectory_id)
-    return None if row is None else trajectory(restore(row, side_file_reader(part.parent.parent)))
+    return None if row is None else restore(row, side_file_reader(part.parent.parent))
 
 
 def _rows(part: Path) -> Iterator[Row]:

@@ -16,7 +16,7 @@ from ray.exceptions import ActorDiedError, RayError
 from realwork.distributed.answers import answer
 from realwork.errors import InputError, NodeError, RealworkError
 from realwork.schedule import EnvironmentProgress, Place
-from realwork.types import Message, Record
+from realwork.types import Doing, Message, Record
 
 log = logging.getLogger(__name__)
 NAMESPACE = "realwork"
@@ -28,7 +28,8 @@ class Asked(Record):
     """What is asked of a run; `target` is a trajectory id or its beginning.
 
     Attributes:
-        number: rollouts in flight (parallel), or messages known already (look).
+        number: rollouts in flight (parallel), messages known already (look), or how many of the rollouts that take
+            longest are asked what they are doing (status).
     """
 
     verb: Literal["status", "look", "cancel", "pause", "resume", "parallel"]
@@ -37,11 +38,13 @@ class Asked(Record):
 
 
 class InFlight(Record):
-    """A rollout in flight, since `seconds`."""
+    """A rollout in flight, since `seconds`; what it is doing is null where that was not asked, or not answered."""
 
     trajectory_id: str
+    environment_id: str
     node: str
     seconds: float
+    doing: Doing | None = None
 
 
 class RunStatus(Record):

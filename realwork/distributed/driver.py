@@ -20,6 +20,8 @@ from realwork.distributed.control import InFlight, RunStatus, serve
 from realwork.distributed.dispatcher import Dispatcher, Started
 from realwork.distributed.fleet import Fleet
 from realwork.distributed.hosts import Host
+from realwork.distributed.looking import measure, show
+from realwork.distributed.metrics import metrics_of, tell_attempt
 from realwork.distributed.nodes import Nodes
 from realwork.distributed.pacing import Pacing
 from realwork.distributed.preparing import Preparing
@@ -90,6 +92,7 @@ class Driver:
         self._failures: Counter[str] = Counter()
         self._recorded = self._bad_requests = 0
         self._notices = Notices(observer, warns_of_usage=settings.config.llm_config.warn_high_usage)
+        self._metrics = metrics_of(run_id)
         self._shared: Shared | None = None
         self._planned: asyncio.Task[None] | None = None
         self.stores: Stores | None = None
@@ -138,6 +141,7 @@ class Driver:
 
     def _share(self, stores: Stores) -> Shared:
         return Shared(
+            run_id=self.run_id,
             host=self._host,
             settings=self._settings,
             environments=self._environments,
@@ -167,7 +171,8 @@ class Driver:
             note=self._observer.note,
             left=lambda: 0 if self.dispatcher.is_paused else self._schedule.left,
         )
-        return [serve(stores.central, self.steering.reply), nodes, self._pacing.watch()]
+        looks = [show(self.dispatcher, self._placement, self._observer), measure(self._schedule, self._metrics)]
+        return [serve(stores.central, self.steering.reply), nodes, self._pacing.watch(), *looks]
 
     def _note_plugins(self) -> None:
         if said := self._plugins.data():
@@ -263,6 +268,7 @@ class Driver:
             elif self._recorded == self._bad_requests == BAD_REQUESTS:
                 self._stopping.stop(f"the first {BAD_REQUESTS} rollouts were all refused: {summary.error_message}")
         self._notices.tell_of(summary)
+        tell_attempt(self._metrics, summary)
         self._observer.rollout_finished(summary, progress)
 
     def _carry_out(self, decision: Decision, environment_id: str) -> None:

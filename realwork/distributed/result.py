@@ -1,8 +1,10 @@
 """What a run tells while it goes on, and how it ended."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from realwork.distributed.control import InFlight
 from realwork.schedule import EnvironmentProgress, Schedule
 from realwork.types import Record, RolloutSpec, RolloutSummary
 
@@ -10,7 +12,13 @@ HIGH_USAGE_TOKENS = 100_000
 
 
 class Observer(Protocol):
-    """Is told what happens, in the driver's process; must not block."""
+    """Is told what happens, in the driver's process; must not block.
+
+    Attributes:
+        looks_at: of how many rollouts in flight it wants to see what they are doing, every second.
+    """
+
+    looks_at: int
 
     def started(self, output: str, progress: list[EnvironmentProgress], slots: int) -> None:
         """The run begins, with at most `slots` rollouts at once; where to, and how each environment stands."""
@@ -20,6 +28,9 @@ class Observer(Protocol):
 
     def rollout_finished(self, summary: RolloutSummary, progress: EnvironmentProgress) -> None:
         """An attempt has its row; where its environment stands now."""
+
+    def looked(self, in_flight: Sequence[InFlight]) -> None:
+        """What those in flight that take longest are doing, at most `looks_at` of them."""
 
     def doing(self, message: str) -> None:
         """Something that takes a while begins."""

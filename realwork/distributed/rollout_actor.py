@@ -14,15 +14,18 @@ from typing import Any, TypeVar
 
 from ray.exceptions import RayError
 
+from realwork.activity import Activity
 from realwork.backends import open_backends
 from realwork.config import EnvironmentConfig
 from realwork.dataset.ack import CommitAck
 from realwork.dataset.commits import make_commit, make_unfinished
 from realwork.distributed.answers import answer
 from realwork.distributed.cluster import this_node
+from realwork.distributed.counted import CountedBackends
 from realwork.distributed.gate import RayGate
 from realwork.distributed.hooks import RayCalls, rollout_hooks
 from realwork.distributed.images import fetch_from
+from realwork.distributed.metrics import Metrics, metrics_of, tell_step
 from realwork.distributed.stores import Stores
 from realwork.errors import Cancelled, NodeError, RealworkError, RunAborted
 from realwork.faultpoints import note_ack, pass_through
@@ -30,7 +33,7 @@ from realwork.plugins.panel import CallPlugin
 from realwork.record import AttemptRecord, RolloutSettings, failed_rollout
 from realwork.rollout import Backends, run_rollout
 from realwork.secret import Secret
-from realwork.types import Message, RolloutSpec, RolloutSummary, Trajectory
+from realwork.types import Doing, Message, RolloutSpec, RolloutSummary, Trajectory
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -47,12 +50,20 @@ class RolloutActor:
         self._prepare_s: tuple[RolloutSpec, float] | None = None
         self._stopped = False
         self._record: AttemptRecord | None = None
+        self._activity = Activity()
         self._opened = AsyncExitStack()
         self._backends: Backends
+        self._metrics: Metrics
         self._calls: CallPlugin
 
     async def setup(
-        self, settings: RolloutSettings, stores: Stores, gate: Any, key: list[Any], calls: CallPlugin | None = None
+        self,
+        run_id: str,
+        settings: RolloutSettings,
+        stores: Stores,
+        gate: Any,
+        key: list[Any],
+        calls: CallPlugin | None = None,
     ) -> None:
         """Take what the rollouts of the run share; not in the constructor, whose arguments Ray keeps.
 
@@ -62,13 +73,15 @@ class RolloutActor:
         Raises:
             SandboxError: the engine of this node does not answer.
         """
+        self._metrics = metrics_of(run_id)
         self._stores = stores
         self._settings = settings
         self._calls = calls or RayCalls()
         passed = RayGate(gate, settings.config.llm_config) if gate is not None else None
         given = Secret((key[0] if isinstance(key[0], bytes) else await key[0]).decode()) if key else None
         backends = open_backends(settings, gate=passed, given_key=given)
-        self._backends = await self._opened.enter_async_context(backends)
+        opened = await self._opened.enter_async_context(backends)
+        self._backends = CountedBackends(opened, partial(self._metrics.set, "realwork_containers"))
 
     async def prepare(self, spec: RolloutSpec, timeout_multiplier: float, source: str | None = None) -> None:
         """Prepare the environment of `spec` on this node; init commands that must run in every sandbox run in one here.
@@ -80,12 +93,16 @@ class RolloutActor:
         """
         if self._settings is None:
             raise RunAborted("the actor was not set up")
+        self._activity = Activity()
+        self._activity.begin("preparing")
         began = time.monotonic()
         config = self._settings.stretched(timeout_multiplier).config
         try:
             await self._cut_by_stop(self._prepare(spec, config.environment(spec.environment_id), source))
         except asyncio.CancelledError:
             raise Cancelled("it was stopped before the environment was prepared") from None
+        finally:
+            self._activity = Activity()
         self._prepare_s = (spec, time.monotonic() - began)
 
     async def _prepare(self, spec: RolloutSpec, environment: EnvironmentConfig, source: str | None) -> None:
@@ -105,6 +122,7 @@ class RolloutActor:
         store = self._stores.of(spec)
         store.begin.remote(spec, this_node())
         prepared, image_s = self._prepare_s or (None, 0.0)
+        self._activity = Activity(partial(tell_step, self._metrics))
         playing = run_rollout(
             spec,
             self._settings.stretched(timeout_multiplier),
@@ -112,6 +130,7 @@ class RolloutActor:
             rollout_hooks(self._settings.plugins, spec, self._calls),
             queue_s=queue_s,
             image_s=image_s if prepared == spec else 0.0,
+            activity=self._activity,
             on_begin=self._note_record,
             on_steps=self._hand_over,
             recall=partial(self._recall, store),
@@ -122,6 +141,7 @@ class RolloutActor:
             trajectory = failed_rollout(spec, self._settings, Cancelled("the run was stopped"))
         finally:
             self._record = None
+        self._activity.begin("writing")
         pass_through("before-commit")
         ack: CommitAck = await answer(store.commit.remote(make_commit(trajectory)))
         pass_through("after-ack")
@@ -173,6 +193,10 @@ class RolloutActor:
     async def look(self, after: int) -> tuple[Message, ...]:
         """The conversation so far of the rollout that is being played, without its first `after` messages."""
         return self._record.messages[after:] if self._record is not None else ()
+
+    async def doing(self) -> Doing:
+        """What the rollout that is being played is at."""
+        return self._activity.now
 
     async def end(self) -> None:
         """Close what `setup` has opened; a process that is killed needs no such call."""

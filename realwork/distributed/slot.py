@@ -18,13 +18,14 @@ from realwork.errors import Cancelled, EpisodeError, ImageError, NodeError, Prep
 from realwork.record import RolloutSettings, failed_rollout
 from realwork.rollout import OVERTIME_S, bound_s, preparation_s
 from realwork.text import shorten
-from realwork.types import Message, RolloutSpec, RolloutSummary
+from realwork.types import Doing, Message, RolloutSpec, RolloutSummary
 
 ACTOR_MIB = 200
 LONG_S = 3.0
 START_S = 300.0
 """For a process to start and connect to its engine: many start at once on a node."""
 CANCEL_S = 10.0
+DOING_S = 1.0
 RAY_NAMES = ("class_name:", "actor_id:", "namespace:", "pid:", "ip:", "name:")
 LONGEST_SAID = 500
 STORE_WAIT_S = 120.0
@@ -47,6 +48,7 @@ class Shared(NamedTuple):
         key: the object of a key that was given, if one was.
     """
 
+    run_id: str
     host: Host
     settings: RolloutSettings
     environments: Mapping[str, EnvironmentConfig]
@@ -70,18 +72,20 @@ class Slot:
         self._shared = shared
         self._actor: Any = None
         self._set_up: Any = None
+        self._is_set_up = False
         self._played = 0
         self._is_stopping = False
 
     def begin(self) -> None:
         """Start the actor's process, which takes seconds, before there is something to play; waits for nothing."""
         if self._actor is None:
+            self._is_set_up = False
             self._played = 0
             shared = self._shared
             options = {"num_cpus": 0, "memory": shared.memory_mib << 20, "max_restarts": 0}
             self._actor = shared.host.start(RolloutActor, node_id=self.node_id, **options)
-            setup = self._actor.setup
-            self._set_up = setup.remote(shared.put, shared.stores, shared.gate, shared.key, shared.host.calls)
+            given = (shared.run_id, shared.put, shared.stores, shared.gate, shared.key, shared.host.calls)
+            self._set_up = self._actor.setup.remote(*given)
 
     async def prepare(
         self, spec: RolloutSpec, *, timeout_multiplier: float, source: str | None, on_long: Callable[[], None]
@@ -173,6 +177,7 @@ class Slot:
         try:
             async with asyncio.timeout(START_S):
                 await answer(self._set_up)
+                self._is_set_up = True
         except TimeoutError as error:
             said = "others may use the memory that Ray counts there, or it is too busy"
             raise NodeError(f"no process of the rollout started on its node within {START_S:g} s: {said}") from error
@@ -211,6 +216,17 @@ class Slot:
                 found: tuple[Message, ...] = await answer(self._actor.look.remote(after)) if self._actor else ()
         except (RayError, TimeoutError) as error:
             raise NodeError("the rollout's process does not answer") from error
+        return found
+
+    async def doing(self) -> Doing | None:
+        """What is being played is at; null if its process does not say so within a moment."""
+        if self._actor is None or not self._is_set_up:
+            return Doing(phase="waiting" if self._actor is None else "starting")
+        try:
+            async with asyncio.timeout(DOING_S):
+                found: Doing = await answer(self._actor.doing.remote())
+        except (RayError, NodeError, TimeoutError):
+            return None
         return found
 
     def cut(self) -> None:

@@ -1,10 +1,10 @@
 """What the driver does with what is asked of a running run."""
 
-import time
 from collections.abc import Awaitable, Callable
 
 from realwork.distributed.control import Asked, InFlight, RunStatus, Told
 from realwork.distributed.dispatcher import Dispatcher, Started
+from realwork.distributed.looking import in_flight
 from realwork.errors import NodeError
 from realwork.schedule import Placement, Schedule
 from realwork.types import RolloutSpec
@@ -43,7 +43,8 @@ class Steering:
         dispatcher = self._dispatcher
         match asked.verb:
             case "status":
-                return Told(status=self._status(self._in_flight()))
+                seen = await in_flight(dispatcher, self._placement, asked=asked.number)
+                return Told(status=self._status(seen))
             case "pause":
                 dispatcher.is_paused = True
                 return Told(message=f"paused: {len(dispatcher.in_flight)} in flight go on, nothing more is started")
@@ -60,18 +61,6 @@ class Steering:
                 return await self._cancel(asked.target)
             case "look":
                 return await self._look(asked.target, asked.number)
-
-    def _in_flight(self) -> tuple[InFlight, ...]:
-        now = time.monotonic()
-        names = {place.node_id: place.name for place in self._placement.places(now)}
-        return tuple(
-            InFlight(
-                trajectory_id=trajectory_id,
-                node=names.get(started.slot.node_id, "?"),
-                seconds=now - started.at,
-            )
-            for trajectory_id, started in self._dispatcher.in_flight.items()
-        )
 
     async def _cancel(self, target: str) -> Told:
         found = self._called(target)

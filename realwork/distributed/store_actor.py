@@ -1,6 +1,7 @@
 """The central actor, which owns the run's directory; trajectories come to it from the rollouts' actors."""
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from realwork.dataset.shards import Shard, shards_of
 from realwork.dataset.store import TrajectoryStore
 from realwork.distributed.control import NAMESPACE, Asked, Mailbox, Told, name_of
 from realwork.distributed.hosts import Host
+from realwork.distributed.metrics import StoreMetrics, metrics_of
 from realwork.distributed.stores import Stores
 from realwork.errors import StoreError, blame
 from realwork.record import with_steps
@@ -58,6 +60,7 @@ class StoreActor:
         mirror = Mirror(Path(directory), url, shard=shard) if url is not None else None
         self._store = TrajectoryStore(Path(directory), shard=shard, mirror=mirror)
         self._mailbox = Mailbox()
+        self._metrics = StoreMetrics(metrics_of(Path(directory).name))
 
     async def plan(self, rollout_ids: list[str]) -> None:
         """Note the rollouts that the run is to play.
@@ -77,7 +80,7 @@ class StoreActor:
         Raises:
             StoreError: it could not be written.
         """
-        return await self._store.commit(commit)
+        return await self._commit(commit)
 
     async def recall(self, trajectory_id: str) -> Trajectory | None:
         """The trajectory of that id as it stands in the dataset, null if it does not.
@@ -98,8 +101,16 @@ class StoreActor:
             StoreError: it could not be written.
         """
         commit = make_commit(with_steps(lost, await self._store.unfinished(lost.spec.trajectory_id)))
-        ack = await self._store.commit(commit)
+        ack = await self._commit(commit)
         return ack.summary or commit.summary
+
+    async def _commit(self, commit: Commit) -> CommitAck:
+        with self._metrics.arrived():
+            began = time.monotonic()
+            ack = await self._store.commit(commit)
+        if ack.outcome == "committed":
+            self._metrics.written(size_bytes=commit.size_bytes, lag_s=time.monotonic() - began)
+        return ack
 
     async def ask(self, asked: Asked) -> Told:
         """What the run's driver answers."""

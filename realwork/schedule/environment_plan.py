@@ -47,6 +47,13 @@ class _TakenUp(NamedTuple):
     resumption: Resumption | None
 
 
+def is_satisfied(control: EpisodeControlConfig, *, graded: int, successful: int) -> bool:
+    """Whether episode control wants no further episode of an environment of which so many were played."""
+    rate = control.min_success_rate
+    has_rate = rate is not None and graded >= MIN_GRADED_FOR_RATE and successful / graded >= rate
+    return has_rate or (control.stop_on_success and successful > 0)
+
+
 class EnvironmentPlan:
     """The rollouts of one environment.
 
@@ -207,10 +214,7 @@ class EnvironmentPlan:
             self.resumptions[sample] = offered
 
     def _is_satisfied(self) -> bool:
-        if self.is_stopped or (self.control.stop_on_success and self.successful):
-            return True
-        rate = self.control.min_success_rate
-        return rate is not None and self.graded >= MIN_GRADED_FOR_RATE and self.successful / self.graded >= rate
+        return self.is_stopped or is_satisfied(self.control, graded=self.graded, successful=self.successful)
 
     def progress(self) -> EnvironmentProgress:
         """Where it stands."""

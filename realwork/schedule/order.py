@@ -127,6 +127,20 @@ class Schedule:
         self._plans[self._places[environment_id]].max_retries = max_retries
 
     @property
+    def states(self) -> dict[str, int]:
+        """Rollouts in each state, of which every rollout has one."""
+        plans = self._plans
+        return {
+            "waiting": sum(len(plan.waiting) for plan in plans),
+            "in_flight": sum(plan.in_flight for plan in plans),
+            "successful": sum(plan.successful for plan in plans),
+            "unsuccessful": sum(plan.graded - plan.successful for plan in plans),
+            "failed": sum(plan.failed for plan in plans),
+            "unnecessary": sum(plan.skipped for plan in plans),
+            "withheld": sum(plan.withheld for plan in plans),
+        }
+
+    @property
     def left(self) -> int:
         """Rollouts that wait or are in flight."""
         return self._left

@@ -18,6 +18,8 @@ from realwork.types.chat import FunctionCall, Message, Reply, Role, TokenIds, To
 from realwork.types.grades import NamedReward, TestKind, TestResult, TestStatus
 from realwork.types.records import Record
 from realwork.types.rollouts import (
+    Doing,
+    Phase,
     Resumption,
     RolloutSpec,
     RolloutSummary,
@@ -33,12 +35,14 @@ __all__ = [
     "Action",
     "CallStatus",
     "CommandAction",
+    "Doing",
     "DoneAction",
     "FunctionCall",
     "InvalidAction",
     "Message",
     "NamedReward",
     "Observation",
+    "Phase",
     "ReadAction",
     "Record",
     "Reply",

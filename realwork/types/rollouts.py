@@ -25,6 +25,25 @@ TerminatedReason = Literal[
 ]
 
 
+Phase = Literal["waiting", "starting", "preparing", "booting", "asking", "acting", "grading", "writing"]
+
+
+class Doing(Record):
+    """What a rollout in flight is at, for `seconds`.
+
+    Attributes:
+        phase: waiting (for what others do), starting (its process), preparing (its image), booting (its sandbox),
+            asking (the model), acting (on a tool call), grading, or writing (its row).
+        step: which step of the episode it is at, from 1; 0 before the first.
+        detail: the command, where there is one.
+    """
+
+    phase: Phase
+    step: int = 0
+    detail: str = ""
+    seconds: float = 0.0
+
+
 class Timing(Record):
     """Where the seconds of one attempt went.
 

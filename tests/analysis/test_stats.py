@@ -5,6 +5,7 @@ import json
 import pytest
 
 from realwork.analysis.stats import pass_at_k, stats
+from realwork.dataset.run_directory import note_plugins
 from realwork.errors import InputError
 from realwork.types import Observation, Step, Usage
 from tests.dataset import records as dataset_records
@@ -166,6 +167,27 @@ def test_what_was_planned_and_has_no_row_is_missing(tmp_path):
     }
     assert (found.total.planned, found.total.missing, found.total.rollouts) == (6, 4, 2)
     assert found.environments["never"].mean_reward is None
+
+
+def test_what_episode_control_made_unnecessary_is_told_from_what_was_not_played_yet(tmp_path):
+    records = [graded("solved", 0, 2), graded("unsolved", 0, 1), graded("stopped", 0, 0)]
+    make_run(tmp_path, records)
+    control = {"max_episodes": 4, "stop_on_success": True}
+    names = [{"id": name} for name in ("solved", "unsolved", "stopped", "never")]
+    document = {"run_id": "r1", "run_file": {"environments": names, "episode_control_config": control}}
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    note_plugins(tmp_path, {"mgr": {"calls": 1, "seconds": 0.1, "stopped": {"stopped": 1}}})
+    found = stats(tmp_path)
+    assert {name: (each.missing, each.unnecessary) for name, each in found.environments.items()} == {
+        "solved": (3, 3),
+        "unsolved": (3, 0),
+        "stopped": (3, 3),
+        "never": (4, 0),
+    }
+    assert (found.total.missing, found.total.unnecessary) == (13, 6)
+    said = realwork("stats", tmp_path, cwd=tmp_path).stdout
+    assert "Not played yet: 7" in said
+    assert "Made unnecessary by episode control or a plugin: 6" in said
 
 
 def test_the_tables_do_not_flood(tmp_path):

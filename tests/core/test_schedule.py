@@ -319,3 +319,21 @@ def test_many_environments_cost_a_decision_no_more():
         schedule.record(ended(spec, success=True))
     assert len({schedule.next().environment_id for _ in range(1500)}) == 1500
     assert (time.thread_time() - began) / 3000 < 0.002
+
+
+def test_every_rollout_is_in_one_state():
+    schedule = Schedule(config(environments=3, max_episodes=4, stop_on_success=True), "r")
+    outcomes = {"e0": {"success": True}, "e1": {"success": False}, "e2": {"failure_cause": "model"}}
+    for _ in range(7):
+        spec = schedule.next()
+        schedule.record(ended(spec, **outcomes[spec.environment_id]))
+    schedule.next()
+    assert schedule.states == {
+        "waiting": 1,
+        "in_flight": 1,
+        "successful": 1,
+        "unsuccessful": 4,
+        "failed": 2,
+        "unnecessary": 3,
+        "withheld": 0,
+    }

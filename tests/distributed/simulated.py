@@ -18,7 +18,7 @@ from realwork.plugins.managing import RunPlugins
 from realwork.preflight import MachineFacts, Question
 from realwork.record import RolloutSettings
 from realwork.schedule import Schedule
-from realwork.types import Message, RolloutSummary
+from realwork.types import Doing, Message, RolloutSummary
 
 
 def config(environments=1, *, init=(), parallel=4, max_retries=3, **control):
@@ -121,6 +121,11 @@ class Rollouts:
 
     async def stop(self):
         await self.cancel()
+
+    async def doing(self):
+        if self._world.deaf:
+            await asyncio.Event().wait()
+        return Doing(phase="acting", step=2, detail="make", seconds=1.5)
 
     async def look(self, after):
         return (Message(role="system", content="s"), Message(role="user", content="p"))[after:]

@@ -135,13 +135,13 @@ def plain(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-def on_terminal(*arguments: object, cwd: Path) -> tuple[int, str]:
+def on_terminal(*arguments: object, cwd: Path, **environment: str) -> tuple[int, str]:
     """Run the command on a terminal of its own, to its end: exit code, and all that it showed."""
     ours, its = pty.openpty()
     process = subprocess.Popen(
         [REALWORK, *map(str, arguments)],
         cwd=cwd,
-        env=clean_environment(**WITHOUT_PANDAS, TERM="xterm"),
+        env=clean_environment(**WITHOUT_PANDAS, **{"TERM": "xterm"} | environment),
         stdin=its,
         stdout=its,
         stderr=its,

@@ -9,6 +9,7 @@ import urllib.request
 
 import pytest
 
+from realwork.distributed.metrics import METRICS
 from tests.e2e.cluster import TOKEN, free_port, ray_head
 from tests.e2e.command import (
     REALWORK,
@@ -22,6 +23,7 @@ from tests.e2e.command import (
     run_file,
     wait_until,
 )
+from tests.e2e.metrics import scraping
 from tests.endpoint import DONE, Endpoint, by_turn, run
 from tests.plugins.modules import EXAMPLE, evaluating
 
@@ -62,21 +64,28 @@ def submitted(docker_image, tmp_path_factory):
         "import helper\n" + evaluating("in_folder", "return {'m': helper.MARK}")
     )
     patience = time.monotonic() + 120
-    with ray_head(folder, has_dashboard=True) as (address, dashboard, _):
+    port = free_port()
+    exports = [f"--metrics-export-port={port}"]
+    at_once = {"RAY_metrics_report_interval_ms": "1000"}
+    with ray_head(folder, has_dashboard=True, options=exports, **at_once) as (address, dashboard, _):
         submit = [RAY, "job", "submit", "--address", dashboard, "--working-dir", "work"]
         command = [*submit, "--", "realwork", "run", "configs/scripted.json", "--run-id", run_id]
         job = run_in(folder, command, variables)
         while "No available agent" in job.stderr and time.monotonic() < patience:
             job = run_in(folder, command, variables)
         with Endpoint(by_turn(run("touch done"), DONE)) as endpoint:
-            file = run_file(folder, endpoint.base_url)
+            slow = environment("e", unit_tests=["test -f done", "sleep 3"])  # its process tells of the steps meanwhile
+            twice = {"rollout_config": {"max_parallel_rollouts": 1}, "episode_control_config": {"max_episodes": 2}}
+            file = run_file(folder, endpoint.base_url, environments=[slow], **twice)
             join = [REALWORK, "run", file, "--run-id", f"{run_id}-joined", "--address", address, "--llm-api-key", KEY]
-            joined = run_in(folder / "work", join, without_mode)
+            with scraping(port) as scraped:
+                joined = run_in(folder / "work", join, without_mode)
+                time.sleep(2)  # two intervals: what its processes have told last
         told = {what: state_of(dashboard, what) for what in LISTED}
         check = [REALWORK, "check", "configs/openrouter.json", "--address", address]
         keyless = run_in(folder / "work", check, without_mode | {"OPENROUTER_API_KEY": "sk-canary-of-the-driver"})
         left = follow_and_leave(folder, dashboard, f"{run_id}-left", without_mode)
-    return folder, run_id, job, joined, keyless, told, left
+    return folder, run_id, job, joined, keyless, told, left, scraped
 
 
 def state_of(dashboard, what):
@@ -117,7 +126,7 @@ def test_a_job_plays_the_run_file_on_the_cluster(submitted):
 
 
 def test_a_job_that_is_left_goes_on_and_how_to_end_it_is_said(submitted):
-    folder, run_id, *_, (code, said) = submitted
+    folder, run_id, *_, (code, said), _ = submitted
     assert code == 130, said
     job_id = f"realwork-{run_id}-left"
     assert said.startswith(f"job {job_id} at http://127.0.0.1:")
@@ -146,8 +155,7 @@ def test_what_cannot_be_submitted_is_said_before_anything_is_sent(tmp_path):
 def test_a_run_joins_the_cluster_at_an_address(submitted):
     folder, run_id, _, joined, *_ = submitted
     assert joined.returncode == 0, joined.stderr
-    (row,) = rows(folder / "out" / f"{run_id}-joined")
-    assert row["success"] is True
+    assert [row["success"] for row in rows(folder / "out" / f"{run_id}-joined")] == [True, True]
 
 
 def test_a_key_that_only_the_driver_has_is_missed_before_anything_starts(submitted):
@@ -164,3 +172,29 @@ def test_a_key_is_nowhere_in_what_the_cluster_tells_of_a_run(submitted):
     assert "RolloutActor.run" in told["tasks"]
     assert f"{run_id}-joined" in told["jobs"], "how the run was started"
     assert not any(KEY in each for each in told.values())
+
+
+def test_ray_exports_the_metrics_of_a_run_by_their_names_kinds_and_units(submitted):
+    """What the first of its two rollouts tells is there; the end of the second may be lost with its processes."""
+    _, run_id, *_, scraped = submitted
+    run = f"{run_id}-joined"
+    kinds = {f"ray_{each.name}".removesuffix("_total" * (each.kind == "counter")): each.kind for each in METRICS}
+    assert scraped.kinds == kinds
+
+    def highest(name, *labels):
+        return scraped.highest.get((f"ray_realwork_{name}", run, *labels), 0.0)
+
+    assert highest("attempts_total", "successful", "none") in (1, 2)
+    assert highest("steps_total") == highest("model_latency_seconds_count")
+    assert highest("steps_total") in (2, 3, 4)
+    assert highest("command_latency_seconds_count") in (1, 2)
+    assert highest("tokens_total", "prompt") == 10 * highest("steps_total")
+    assert highest("tokens_total", "completion") == 5 * highest("steps_total")
+    assert highest("rollouts", "in_flight") == 1
+    assert highest("rollouts", "waiting") in (1, 2)
+    assert highest("containers") in (1, 2)
+    assert highest("store_waiting_rows") <= 1
+    assert highest("store_rows_total") == highest("store_lag_seconds_count")
+    assert highest("store_rows_total") in (1, 2)
+    assert 1000 < highest("store_written_bytes_total") < 100_000
+    assert 0 < highest("store_lag_seconds_sum") < 30

@@ -35,6 +35,10 @@ def test_a_run_is_looked_at_narrowed_followed_and_one_of_its_rollouts_cancelled(
             assert ctl("cancel", "e:0") == f"cancelled {run_id}:e:0:0, which was in flight "
             listed = json.loads(ctl("list", "--json"))
             assert {each["trajectory_id"] for each in listed} <= {f"{run_id}:e:0:0", f"{run_id}:e:1:0"}
+            doing = {each["trajectory_id"]: each["doing"] for each in listed}[f"{run_id}:e:1:0"]
+            assert (doing["phase"], doing["step"]) == ("acting", 2)
+            assert "while ! test -f" in doing["detail"]
+            assert "$ while ! test -f" in ctl("list")
             with running("ctl", "tail", "e:1", "--run-id", run_id, cwd=tmp_path) as tail:
                 assert any("touch done" in line for line in tail.stdout)
                 status = ctl("status")

@@ -147,6 +147,7 @@ def test_on_a_terminal_a_live_table_shows_how_the_run_goes(docker_image, tmp_pat
         code, shown = on_terminal("run", file, "--run-id", "live", cwd=tmp_path)
     assert code == 0, shown
     assert "In flight" in shown
+    assert "Is doing" in shown
     assert "2/2 rollouts" in shown
     assert "2/2 successful" in shown
 
