@@ -216,6 +216,8 @@ class Driver:
             summary = await self._preparing.prepare(started, factor)
             if summary is None:
                 summary = await slot.play(spec, queue_s=queue_s, timeout_multiplier=factor)
+            if summary.failure_cause == "node":
+                await self._nodes.doubt(slot.node_id, self._placement, self._observer.note)
             summary = self._judged(started, summary)
             await self._record(summary, await self._decide(summary))
         except (RayError, RealworkError, TimeoutError) as error:

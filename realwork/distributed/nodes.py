@@ -169,6 +169,20 @@ class Nodes:
             if self._demanded:
                 await members.request(self._memory_mib, 0)
 
+    async def doubt(self, node_id: str, placement: Placement, note: Callable[[str], None]) -> None:
+        """Let go of a node on which a process was lost if it is gone, so that nothing is started there any more."""
+        if self._members is None or node_id not in self._known:
+            return
+        with contextlib.suppress(NodeError):
+            alive = await self._members.alive()
+            if alive and node_id in self._known and all(node.node_id != node_id for node in alive):
+                self._let_go(node_id, placement, note)
+
+    def _let_go(self, node_id: str, placement: Placement, note: Callable[[str], None]) -> None:
+        note(f"node {self._known.pop(node_id).name} is gone; what was in flight there is run again elsewhere")
+        self._again.pop(node_id, None)
+        placement.remove(node_id)
+
     async def sweep(self, settings: RolloutSettings, run_id: str, *, is_urgent: bool) -> None:
         """Remove what the run has left on the engines of other nodes, as far as they answer soon."""
         if self._members is not None and settings.config.sandbox_config.kind == "docker":
@@ -187,9 +201,7 @@ class Nodes:
             return
         missing = self._known.keys() - alive.keys()
         for node_id in missing & self._missed:  # twice in a row: the control service may just have been restarted
-            note(f"node {self._known.pop(node_id).name} is gone; what was in flight there is run again elsewhere")
-            self._again.pop(node_id, None)
-            placement.remove(node_id)
+            self._let_go(node_id, placement, note)
             on_change()
         self._missed = set(missing)
         now = time.monotonic()

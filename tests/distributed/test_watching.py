@@ -179,3 +179,18 @@ def test_the_autoscaler_is_told_what_wants_a_place_and_in_the_end_that_nothing_d
     nodes.begin_with([node("n0")])
     asyncio.run(watched(cluster, nodes, lambda _: (100, 5) in cluster.requests, share=5, left=7))
     assert cluster.requests == [(100, 0), (100, 5), (100, 0)]
+
+
+def test_a_node_on_which_a_process_was_lost_is_let_go_at_once_if_it_is_gone():
+    cluster = Cluster("n0", "n1")
+    cluster.having.update(many(2))
+    nodes, placement, told = nodes_of(cluster), Placement(4), []
+    nodes.begin_with([node("n0"), node("n1")])
+    nodes.place(placement)
+    asyncio.run(nodes.doubt("id of n0", placement, told.append))
+    assert (placement.room, told) == (4, []), "it is there"
+    cluster.there = ["n1"]
+    asyncio.run(nodes.doubt("id of n0", placement, told.append))
+    asyncio.run(nodes.doubt("id of n0", placement, told.append))
+    assert placement.room == 2
+    assert told == ["node n0 is gone; what was in flight there is run again elsewhere"]
