@@ -1,0 +1,105 @@
+"""Plots, as the traces that Plotly draws; a trace names its role on the page, which has the colours. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from realwork.analysis.overview import Curves
+from realwork.types import Record
+
+Trace = dict[str, Any]
+"""What Plotly takes; `role` is a colour of the page."""
+
+
+class Chart(Record):
+    """One plot.
+
+    Attributes:
+        says: what it shows, for those who do not see it.
+        traces: for Plotly.
+        is_share: whether the values are shares, from 0 to 100 %.
+    """
+
+    title: str
+    says: str
+    traces: list[Trace]
+    x_title: str = "hours"
+    is_share: bool = False
+    is_stacked: bool = False
+
+
+def run_charts(curves: Curves) -> list[Chart]:
+    """The plots of one run; none before its first row."""
+    if not curves.hours:
+        return []
+    charts = [_progress(curves), _success(curves), _tokens(curves)]
+    return [chart for chart in charts if chart.traces]
+
+
+def comparison(runs: Sequence[tuple[str, Curves]]) -> list[Chart]:
+    """Success and reward of several runs in one plot each, over the rollouts that they have graded."""
+    charts = []
+    for title, name in (("Success rate", "success_rate"), ("Mean reward", "mean_reward")):
+        traces = []
+        for place, (run, curves) in enumerate(runs):
+            graded = [passed + failed for passed, failed in zip(curves.passed, curves.failed, strict=True)]
+            traces.append(_line(run, graded, getattr(curves, name), f"series-{place % 6 + 1}"))
+        last = [f"{run} {_percent(_last(getattr(curves, name)))}" for run, curves in runs]
+        says = f"{title} of the latest rollouts: {'; '.join(last)}."
+        charts.append(Chart(title=title, says=says, traces=traces, x_title="graded rollouts", is_share=True))
+    return charts
+
+
+def _progress(curves: Curves) -> Chart:
+    done = curves.passed[-1], curves.failed[-1], curves.ungraded[-1]
+    says = f"After {curves.hours[-1]:.2f} hours {done[0]} rollouts passed, {done[1]} failed, {done[2]} have no grade."
+    names = ("passed", "failed", "ungraded")
+    titles = {"ungraded": "no grade"}
+    traces = [
+        {
+            **_line(titles.get(name, name), curves.hours, getattr(curves, name), name),
+            "stackgroup": "all",
+            "line": {"width": 1, "shape": "hv"},
+        }
+        for name, count in zip(names, done, strict=True)
+        if count
+    ]
+    return Chart(title="Rollouts", says=says, traces=traces, is_stacked=True)
+
+
+def _success(curves: Curves) -> Chart:
+    rate, reward = _last(curves.success_rate), _last(curves.mean_reward)
+    window = f"over the latest {curves.window} graded rollouts"
+    says = f"Success rate {_percent(rate)} and mean reward {_percent(reward)} {window}."
+    traces = [
+        _line("success rate", curves.hours, curves.success_rate, "passed"),
+        _line("mean reward", curves.hours, curves.mean_reward, "series-1"),
+    ]
+    return Chart(title="Success and reward", says=says, traces=traces if rate is not None else [], is_share=True)
+
+
+def _tokens(curves: Curves) -> Chart:
+    says = f"{curves.tokens[-1]:,} tokens spent."
+    traces = [_line("tokens", curves.hours, curves.tokens, "series-1")] if curves.tokens[-1] else []
+    if curves.cost_usd is not None:
+        says += f" {curves.cost_usd[-1]:.2f} US dollars."
+        traces.append(_line("US dollars", curves.hours, curves.cost_usd, "series-2") | {"yaxis": "y2"})
+    return Chart(title="Tokens and cost", says=says, traces=traces)
+
+
+def _line(name: str, x: Sequence[float], y: Sequence[float | None], role: str) -> Trace:
+    return {
+        "type": "scatter",
+        "mode": "lines" if len(x) > 1 else "markers",
+        "name": name,
+        "x": [round(value, 5) for value in x],
+        "y": [None if value is None else round(value, 5) for value in y],
+        "role": role,
+    }
+
+
+def _last(values: Sequence[float | None]) -> float | None:
+    return next((value for value in reversed(values) if value is not None), None)
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.0%}"
