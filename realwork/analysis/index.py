@@ -31,9 +31,7 @@ PLAIN = (
     *("model", "policy_version", "base_url_host", "node_id", "docker_image", "network", "started_at", "ended_at"),
 )
 TIMES = tuple(Timing.model_fields)
-_LOOK_S = 1.0
-_SHARE = 20
-"""A look at the ledger is followed by a pause so many times as long."""
+_REST = 20
 
 
 class _Part(NamedTuple):
@@ -46,9 +44,15 @@ class RunIndex:
 
     Attributes:
         name: the name of its directory.
+        table: a row for each attempt, those of parts first.
+        version: another one whenever something is new.
+
+    Args:
+        rest: a look at the ledger, which is copied for it, is followed by a pause so many times as long.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, rest: int = _REST) -> None:
+        self._rest = rest
         self.directory = directory
         self.name = directory.resolve().name
         self._parts: dict[Path, _Part] = {}
@@ -146,8 +150,8 @@ class RunIndex:
         self._live = live(self.directory)
         self._held = _light(self._live.rows)
         self._ledger = marks
-        took_s = time.monotonic() - began
-        self._look_at = began + max(_LOOK_S, _SHARE * took_s)
+        now = time.monotonic()
+        self._look_at = now + self._rest * (now - began)
         return True
 
     def _together(self) -> pa.Table:

@@ -16,12 +16,12 @@ def percent(value: float | None) -> str:
 
 
 def amount(value: float | None) -> str:
-    """A count that may be large: 950, 12.4k, 3.1M."""
+    """A count that may be large: 950, 12.4k, 3.1M, 1.0B."""
     if value is None:
         return NONE
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
         if value >= size:
-            return f"{value / min(size, 1e3 if letter == 'k' else size):.1f}{letter}"
+            return f"{value / (1e3 if letter == 'k' else size):.1f}{letter}"
     return f"{value:,.0f}"
 
 

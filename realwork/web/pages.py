@@ -187,11 +187,12 @@ def _failing(tests: Sequence[TestView]) -> list[TestView]:
 
 
 def _terms(run: Run) -> list[str]:
+    """Terms that are offered: what stands in columns of few values, unless it could not be seen as it is."""
     names = {column: field for field, column in FIELDS.items()}
     found = []
     for column in _SUGGESTED:
-        field = names[column]
-        found += [f'{field}:"{each}"' if " " in each else f"{field}:{each}" for each in values(run.index, column)[:20]]
+        there = [each for each in values(run.index, column) if visible(each) == each and '"' not in each]
+        found += [f'{names[column]}:"{each}"' if " " in each else f"{names[column]}:{each}" for each in there[:20]]
     return found
 
 

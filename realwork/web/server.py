@@ -202,10 +202,10 @@ async def serving(runs: Runs, *, host: str, port: int, token: str | None) -> Asy
     # The port is part of the cookie's name, so it is bound before the application is made.
     bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     number: int = bound.getsockname()[1]
-    runner = web.AppRunner(Site(runs).application(token=token, port=number), access_log=None)
+    runner = web.AppRunner(Site(runs).application(token=token, port=number), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.SockSite(runner, bound, shutdown_timeout=1.0).start()
+        await web.SockSite(runner, bound).start()
         yield number
     finally:
         await runner.cleanup()

@@ -51,4 +51,4 @@ def _spelled(found: re.Match[str]) -> str:
         return "\n"
     if ord(character) < 0x20:
         return chr(0x2400 + ord(character))
-    return f"\N{LEFT-POINTING ANGLE BRACKET}U+{ord(character):04X}\N{RIGHT-POINTING ANGLE BRACKET}"
+    return f"\N{MATHEMATICAL LEFT ANGLE BRACKET}U+{ord(character):04X}\N{MATHEMATICAL RIGHT ANGLE BRACKET}"

@@ -79,7 +79,7 @@ def conversation(kind, *, steps, run="big", tokens=False):
                 env_s=observation.duration_s,
                 observations=(observation,),
                 tokens=StepTokens(
-                    prefix_len=0 if index == 0 else 900 + 140 * index,
+                    prefix_len=0 if index == 0 else 800 + 140 * index,
                     prompt=tuple(range(900 if index == 0 else 100)),
                     completion=ids,
                     logprobs=tuple(-0.02 * (place % 13) ** 2 for place in range(40)),
