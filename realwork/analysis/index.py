@@ -86,9 +86,7 @@ class RunIndex:
             # Parts come after the ledger: a row that has left the one in between stands in the other.
             if self._read_parts() or changed or not self.version:
                 self.table = _with_derived(self._together())
-            played = is_played(self.directory)
-            if changed or played != self.is_played or not self.version:
-                self.is_played = played
+            self.is_played = is_played(self.directory)
             self.version = self._version()
 
     def row(self, trajectory_id: str) -> Row | None:

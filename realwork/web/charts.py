@@ -1,10 +1,12 @@
 """Plots, as the traces that Plotly draws; a trace names its role on the page, which has the colours. Pure."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 from realwork.analysis.overview import Curves
 from realwork.types import Record
+from realwork.web.text import visible
 
 Trace = dict[str, Any]
 """What Plotly takes; `role` is a colour of the page."""
@@ -42,8 +44,8 @@ def comparison(runs: Sequence[tuple[str, Curves]]) -> list[Chart]:
         traces = []
         for place, (run, curves) in enumerate(runs):
             graded = [passed + failed for passed, failed in zip(curves.passed, curves.failed, strict=True)]
-            traces.append(_line(run, graded, getattr(curves, name), f"series-{place % 6 + 1}"))
-        last = [f"{run} {_percent(_last(getattr(curves, name)))}" for run, curves in runs]
+            traces.append(_line(_name(run), graded, getattr(curves, name), f"series-{place % 6 + 1}"))
+        last = [f"{visible(run)} {_percent(_last(getattr(curves, name)))}" for run, curves in runs]
         says = f"{title} of the latest rollouts: {'; '.join(last)}."
         charts.append(Chart(title=title, says=says, traces=traces, x_title="graded rollouts", is_share=True))
     return charts
@@ -95,6 +97,11 @@ def _line(name: str, x: Sequence[float], y: Sequence[float | None], role: str) -
         "y": [None if value is None else round(value, 5) for value in y],
         "role": role,
     }
+
+
+def _name(run: str) -> str:
+    """Plotly takes some tags in names for what they are."""
+    return escape(visible(run))
 
 
 def _last(values: Sequence[float | None]) -> float | None:
