@@ -7,22 +7,18 @@ grade has no reward, and is in no mean of rewards.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from itertools import accumulate
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from realwork.analysis.curves import Curves, curves
 from realwork.analysis.index import TIMES, RunIndex
 from realwork.analysis.stats import mean, pass_at_k
 from realwork.types import Record
 
 Outcome = Literal["passed", "failed", "ungraded"]
 Verdict = Literal["all passed", "all failed", "mixed", "open"]
-POINTS = 160
-"""Most points of a curve."""
-_WINDOW_SHARE = 20
-_SMALLEST_WINDOW = 8
 
 
 class Failure(Record):
@@ -39,28 +35,6 @@ class Failure(Record):
     rollouts: int
     example: str
     example_id: str
-
-
-class Curves(Record):
-    """The course of a run; each list has one value per point.
-
-    Attributes:
-        hours: since the run began.
-        passed, failed, ungraded: rollouts until then.
-        success_rate, mean_reward: over the graded rollouts of a window that ends there; null while there is none.
-        window: graded rollouts in it.
-        tokens, cost_usd: spent until then, all attempts; no cost where none is known.
-    """
-
-    hours: list[float]
-    passed: list[int]
-    failed: list[int]
-    ungraded: list[int]
-    success_rate: list[float | None]
-    mean_reward: list[float | None]
-    window: int
-    tokens: list[int]
-    cost_usd: list[float] | None
 
 
 class Overview(Record):
@@ -171,7 +145,7 @@ def overview(index: RunIndex) -> Overview:
         time_s=_time(every),
         reasons=_counted(rows.column("terminated_reason")),
         failures=_failures(every),
-        curves=_curves(every),
+        curves=curves(every),
     )
 
 
@@ -253,49 +227,6 @@ def _failures(rows: pa.Table) -> list[Failure]:
         for (cause, error_type), these in found.items()
     ]
     return sorted(failures, key=lambda each: (-each.rollouts, -each.attempts, each.cause))
-
-
-def _curves(every: pa.Table) -> Curves:
-    every = every.sort_by("ended_at")
-    began = pc.min(every.column("started_at")).as_py()
-    names = ("ended_at", "outcome", "reward", "counts", "total_tokens", "total_cost_usd")
-    ended, outcomes, rewards, counts, tokens, costs = (every.column(name).to_pylist() for name in names)
-    outcomes = [outcome if count else "" for outcome, count in zip(outcomes, counts, strict=True)]
-    totals = {name: [*accumulate(outcome == name for outcome in outcomes)] for name in ("passed", "failed", "ungraded")}
-    graded = [place for place, outcome in enumerate(outcomes) if outcome in ("passed", "failed")]
-    window = max(_SMALLEST_WINDOW, len(graded) // _WINDOW_SHARE)
-    rates = _moving([float(outcomes[place] == "passed") for place in graded], window)
-    means = _moving([rewards[place] or 0.0 for place in graded], window)
-    seen = [*accumulate(outcome in ("passed", "failed") for outcome in outcomes)]
-    points = _points(len(ended))
-    spent = [*accumulate(tokens)]
-    paid = [*accumulate(cost or 0.0 for cost in costs)]
-    return Curves(
-        hours=[(ended[place] - began).total_seconds() / 3600 for place in points],
-        passed=[totals["passed"][place] for place in points],
-        failed=[totals["failed"][place] for place in points],
-        ungraded=[totals["ungraded"][place] for place in points],
-        success_rate=[rates[seen[place] - 1] if seen[place] else None for place in points],
-        mean_reward=[means[seen[place] - 1] if seen[place] else None for place in points],
-        window=window,
-        tokens=[spent[place] for place in points],
-        cost_usd=[paid[place] for place in points] if any(cost is not None for cost in costs) else None,
-    )
-
-
-def _moving(values: Sequence[float], window: int) -> list[float]:
-    """The mean of the last `window` values at each of them."""
-    sums = [0.0, *accumulate(values)]
-    return [
-        (sums[end] - sums[max(0, end - window)]) / (end - max(0, end - window)) for end in range(1, len(values) + 1)
-    ]
-
-
-def _points(count: int) -> list[int]:
-    """At most `POINTS` places of `count`, evenly spread, the last among them."""
-    if count <= POINTS:
-        return [*range(count)]
-    return [(number + 1) * count // POINTS - 1 for number in range(POINTS)]
 
 
 def _counted(values: pa.ChunkedArray) -> dict[str, int]:

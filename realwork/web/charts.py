@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from realwork.analysis.overview import Curves
+from realwork.analysis.curves import Curves
 from realwork.types import Record
 from realwork.web.text import visible
 

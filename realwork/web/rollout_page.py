@@ -7,180 +7,29 @@ text is found.
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from realwork.dataset.rows import Row, trajectory
 from realwork.dataset.samples import segments
-from realwork.types import Message, NamedReward, Observation, Record, Step, TestResult, ToolCall, Trajectory
+from realwork.types import Message, Observation, Step, TestResult, ToolCall, Trajectory
+from realwork.web.rollout_views import (
+    Call,
+    PluginView,
+    Result,
+    RolloutView,
+    Said,
+    Span,
+    StepView,
+    TestView,
+    Text,
+    TokenCell,
+    Tokens,
+)
 from realwork.web.text import Excerpt, excerpt
+from realwork.web.trainer_notes import notes, reward_by, said_by_plugins, untrainable
 
 CELLS = 600
 """Most tokens of a step that are drawn one by one."""
-
-
-class Text(Record):
-    """A text on the page, and where the whole of it is found."""
-
-    head: str
-    tail: str = ""
-    omitted: int = 0
-    size: int = 0
-    at: str
-    language: str = ""
-
-
-class Result(Record):
-    """The answer to one tool call."""
-
-    status: str
-    exit_code: int | None
-    output: Text | None
-    error: Text | None
-    duration_s: float
-    slot_wait_s: float
-    output_bytes: int
-    is_truncated: bool
-    decision: str
-
-
-class Call(Record):
-    """One tool call, and what came back."""
-
-    name: str
-    summary: str
-    arguments: list[tuple[str, Text]]
-    result: Result | None
-
-
-class TokenCell(Record):
-    """One token that the policy wrote; `level` is 0 for a sure one, 4 for one that was most unlikely."""
-
-    token_id: int
-    logprob: float
-    level: int
-
-
-class Tokens(Record):
-    """The token ids of a step: new ones of the prompt have mask 0, those that the policy wrote have mask 1."""
-
-    prefix: int
-    prompt: int
-    completion: int
-    mean_logprob: float | None
-    lowest_logprob: float | None
-    cells: list[TokenCell]
-
-
-class Said(Record):
-    """A message that is no reply and no result of a call: the system prompt, the task, what was told in between."""
-
-    role: str
-    text: Text
-
-
-class StepView(Record):
-    """One reply of the model with all that belongs to it."""
-
-    index: int
-    began_s: float
-    llm_s: float
-    env_s: float
-    finish_reason: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    cached_tokens: int | None
-    cost_usd: float | None
-    retries: int
-    error: str | None
-    policy_version: str | None
-    is_taken_over: bool
-    dropped: int
-    shortened: int
-    snapshot: str | None
-    content: Text | None
-    reasoning: Text | None
-    calls: list[Call]
-    followed: list[Said]
-    tokens: Tokens | None
-    has_problem: bool
-
-
-class TestView(Record):
-    """A test command or one of its cases."""
-
-    number: int
-    name: str
-    kind: str
-    command: Text
-    status: str
-    duration_s: float
-    exit_code: int | None
-    output: Text | None
-    error: Text | None
-
-
-class Span(Record):
-    """A stretch of the timeline, in thousandths of its width."""
-
-    kind: Literal["image", "boot", "llm", "env", "grade"]
-    left: float
-    width: float
-    label: str
-    anchor: str
-
-
-class PluginView(Record):
-    """What one plugin said."""
-
-    name: str
-    lines: list[str]
-    raw: Text
-
-
-class RolloutView(Record):
-    """The page of one attempt.
-
-    Attributes:
-        outcome: passed, failed or ungraded.
-        untrainable: why it cannot be trained on; empty where it can.
-        notes: what a trainer should know.
-    """
-
-    trajectory_id: str
-    environment_id: str
-    group_id: str
-    sample_index: int
-    group_size: int
-    attempt: int
-    outcome: str
-    status: str
-    terminated_reason: str
-    failure_cause: str | None
-    error_type: str | None
-    error_message: Text | None
-    reward: float | None
-    rewards: list[NamedReward]
-    reward_by: str
-    tests_passed: int | None
-    tests_total: int
-    untrainable: list[str]
-    notes: list[str]
-    facts: list[tuple[str, str]]
-    times: list[tuple[str, float]]
-    duration_s: float
-    spans: list[Span]
-    opening: list[Said]
-    steps: list[StepView]
-    tests: list[TestView]
-    diff: Text | None
-    plugins: list[PluginView]
-    parent_trajectory_id: str | None
-    fork_step: int | None
-    segments: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float | None
-    documents: list[tuple[str, Text]]
 
 
 def rollout_view(row: Row) -> RolloutView:
@@ -203,11 +52,11 @@ def rollout_view(row: Row) -> RolloutView:
         error_message=_text(record.error_message, "error"),
         reward=record.reward,
         rewards=[*record.rewards],
-        reward_by=_reward_by(record),
+        reward_by=reward_by(record),
         tests_passed=record.tests_passed,
         tests_total=record.tests_total,
-        untrainable=[*_untrainable(record)],
-        notes=[*_notes(record)],
+        untrainable=[*untrainable(record)],
+        notes=[*notes(record)],
         facts=_facts(record),
         times=[(name.removesuffix("_s"), seconds) for name, seconds in record.timing.model_dump().items()],
         duration_s=(record.ended_at - record.started_at).total_seconds(),
@@ -267,47 +116,6 @@ def _outcome(record: Trajectory) -> str:
     if not record.graded:
         return "ungraded"
     return "passed" if record.success else "failed"
-
-
-def _reward_by(record: Trajectory) -> str:
-    """How the reward came about, in a sentence."""
-    if record.reward is None:
-        return "No reward: the tests gave no grade. A failure of the machinery is never a reward of 0."
-    for name, said in _said(record).items():
-        if isinstance(said, dict) and "replaced_reward" in said:
-            return f"Set by the plugin {name}; the tests' own reward was {said['replaced_reward']}."
-    passed, total = record.tests_passed, record.tests_total
-    where = {"fresh": "in a fresh sandbox", "same": "where the agent worked"}.get(record.grading_mode or "", "")
-    return f"{passed} of {total} test commands passed {where}".strip() + "."
-
-
-def _untrainable(record: Trajectory) -> Iterator[str]:
-    if record.graded and record.reward is not None:
-        return
-    if record.status == "cancelled":
-        yield "The rollout was cancelled before it had a grade."
-    elif record.failure_cause is not None:
-        yield f"Its {record.failure_cause} failed ({record.error_type or record.terminated_reason})."
-    else:
-        yield "It has no grade."
-    yield "The reward is null, and reward_valid is false: a trainer has to leave this row out."
-
-
-def _notes(record: Trajectory) -> Iterator[str]:
-    own = record.own_steps
-    with_tokens = sum(step.tokens is not None for step in own)
-    if not with_tokens:
-        yield "No token ids: the endpoint told none, so that a trainer has to tokenise the messages itself."
-    elif with_tokens < len(own):
-        yield f"{len(own) - with_tokens} of {len(own)} steps have no token ids."
-    if len({step.policy_version for step in own}) > 1:
-        yield "The policy changed while it was played: its steps come from different weights."
-    if any(step.window.dropped or step.window.shortened for step in own):
-        yield "The context was shortened on the way: the model has not seen all that stands here."
-    if record.status == "truncated":
-        yield f"A limit ended it ({record.terminated_reason}); what was there then is graded."
-    if record.changed_outside:
-        yield f"{record.changed_outside} files were changed outside the working directory, where no test saw them."
 
 
 def _facts(record: Trajectory) -> list[tuple[str, str]]:
@@ -489,14 +297,9 @@ def _spans(record: Trajectory) -> Iterator[Span]:
         yield span("grade", max(0.0, whole_s - timing.grade_s), timing.grade_s, label, "tests")
 
 
-def _said(record: Trajectory) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(record.plugin_data)
-    return said
-
-
 def _plugins(record: Trajectory) -> list[PluginView]:
     views = []
-    for name, said in _said(record).items():
+    for name, said in said_by_plugins(record).items():
         lines = [*_findings(said)] if isinstance(said, dict) else []
         raw = _text(json.dumps(said, ensure_ascii=False, indent=2), "plugin_data", "json")
         views.append(PluginView(name=excerpt(name, 80).head, lines=lines, raw=raw or Text(head="", at="plugin_data")))
