@@ -47,7 +47,7 @@ def view(
     host: Annotated[
         str | None,
         typer.Option(
-            help="Serve this address of the machine too others, who need the token of the printed address.",
+            help="Serve others, too, at this address of the machine; they need the token that is printed with it.",
             show_default="this machine alone",
         ),
     ] = None,
@@ -80,10 +80,10 @@ def report(
         Path | None, typer.Option(help="The file to write.", show_default="the name of DIR, with .html, here")
     ] = None,
 ) -> None:
-    """Write one HTML file that stands alone, for sending round: numbers and plots of a run, or of several side by side.
+    """Write a run, or several, as one HTML file that stands alone.
 
-    It has the plots in it and asks for nothing from anywhere. Names, numbers and the first words of errors are in it;
-    conversations are not.
+    For sending round: the plots are in it, and it asks for nothing from anywhere. It holds names, numbers and the first
+    words of errors, and no conversation.
     """
     from realwork.web.report import report as write
     from realwork.web.runs import Runs

@@ -84,7 +84,8 @@ def _tokens(curves: Curves) -> Chart:
     traces = [_line("tokens", curves.hours, curves.tokens, "series-1")] if curves.tokens[-1] else []
     if curves.cost_usd is not None:
         says += f" {curves.cost_usd[-1]:.2f} US dollars."
-        traces.append(_line("US dollars", curves.hours, curves.cost_usd, "series-2") | {"yaxis": "y2"})
+        cost = _line("US dollars", curves.hours, curves.cost_usd, "series-2")
+        traces.append(cost | {"yaxis": "y2", "line": {"dash": "dot"}})
     return Chart(title="Tokens and cost", says=says, traces=traces)
 
 

@@ -30,6 +30,8 @@ from realwork.web.trainer_notes import notes, reward_by, said_by_plugins, untrai
 
 CELLS = 600
 """Most tokens of a step that are drawn one by one."""
+_QUIET_ANALYZER = "trajectory_analyzer"
+"""Its findings are in every row; only what it suggests is news."""
 
 
 def rollout_view(row: Row) -> RolloutView:
@@ -300,19 +302,21 @@ def _spans(record: Trajectory) -> Iterator[Span]:
 def _plugins(record: Trajectory) -> list[PluginView]:
     views = []
     for name, said in said_by_plugins(record).items():
-        lines = [*_findings(said)] if isinstance(said, dict) else []
+        lines = [*_findings(name, said)] if isinstance(said, dict) else []
         raw = _text(json.dumps(said, ensure_ascii=False, indent=2), "plugin_data", "json")
         views.append(PluginView(name=excerpt(name, 80).head, lines=lines, raw=raw or Text(head="", at="plugin_data")))
     return views
 
 
-def _findings(said: dict[str, Any]) -> Iterator[str]:
+def _findings(name: str, said: dict[str, Any]) -> Iterator[str]:
     """What is of note in what a plugin said."""
     if "replaced_reward" in said:
         yield f"replaced the reward of the tests, {said['replaced_reward']}"
     changed = said.get("changed")
     for field, value in changed.items() if isinstance(changed, dict) else ():
         yield excerpt(f"changed {field}: {_argument(value)}", 400).head
+    if said.get("analysis") and name != _QUIET_ANALYZER:
+        yield excerpt(f"found {_argument(said['analysis'])}", 400).head
     suggestions = said.get("suggestions")
     for suggestion in suggestions if isinstance(suggestions, list) else ():
         yield excerpt(f"suggests: {_argument(suggestion)}", 400).head

@@ -58,11 +58,14 @@ def played(docker_image, browser, tmp_path_factory):
     (folder / "said.txt").write_text(said, encoding="utf-8")
     calls = [
         {"name": "write_file", "arguments": {"filepath": "x.html", "content": said}},
-        {"name": "execute_command", "arguments": {"command": "cat x.html; head -c 5000000 /dev/zero | tr '\\0' x"}},
+        {
+            "name": "execute_command",
+            "arguments": {"command": "sleep 3; cat x.html; head -c 5000000 /dev/zero | tr '\\0' x"},
+        },
     ]
     replies = {
         "hostile": [{"content": said, "tool_calls": calls}],
-        "good": [{"tool_calls": [{"name": "execute_command", "arguments": {"command": "touch done"}}]}],
+        "good": [{"tool_calls": [{"name": "execute_command", "arguments": {"command": "sleep 3; touch done"}}]}],
     }
     (folder / "replies.json").write_text(json.dumps(replies))
     file = run_file(

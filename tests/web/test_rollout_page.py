@@ -47,10 +47,12 @@ def test_a_graded_attempt_says_how_its_reward_came_about(view):
 
 
 def test_a_reward_that_a_plugin_set_says_so():
-    said = json.dumps({"judge": {"replaced_reward": 1.0, "suggestions": ["be brief"], "error": "slow"}})
+    judge = {"replaced_reward": 1.0, "analysis": {"loops": 2}, "suggestions": ["be brief"], "error": "slow"}
+    said = json.dumps({"judge": judge})
     view = rollout_view(row(rich(1, plugin_data=said)))
     assert view.reward_by == "Set by the plugin judge; the tests' own reward was 1.0."
-    assert view.plugins[0].lines == ["replaced the reward of the tests, 1.0", "suggests: be brief", "failed: slow"]
+    lines = ["replaced the reward of the tests, 1.0", 'found {"loops": 2}', "suggests: be brief", "failed: slow"]
+    assert view.plugins[0].lines == lines
 
 
 def test_an_attempt_without_a_grade_says_why_it_cannot_be_trained_on():
