@@ -119,21 +119,25 @@ def _mask(rows: pa.Table, field: str | None, op: str, value: str) -> Any:
         return pc.is_valid(column) if op == "!=" else pc.is_null(column)
     if pa.types.is_string(column.type) and op == ":":
         return pc.match_substring(column, value, ignore_case=True)
-    return _COMPARE[op](column, pa.scalar(_value(column.type, field, value), column.type))
+    return _COMPARE[op](column, _scalar(column.type, field, value))
 
 
-def _value(kind: pa.DataType, field: str, text: str) -> Any:
+def _scalar(kind: pa.DataType, field: str, text: str) -> pa.Scalar:
     try:
-        if pa.types.is_boolean(kind):
-            return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
-        if pa.types.is_integer(kind):
-            return int(text)
-        if pa.types.is_floating(kind):
-            return float(text)
-        if pa.types.is_timestamp(kind):
-            moment = datetime.fromisoformat(text)
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (KeyError, ValueError) as error:
+        return pa.scalar(_value(kind, text), kind)
+    except (KeyError, ValueError, OverflowError) as error:
         example = {"bool": "true", "double": "0.5", "int32": "3", "int64": "3"}.get(str(kind), "2026-01-31T12:00")
         raise InputError(f"'{text}' is no value for {field}, which is one like {example}") from error
+
+
+def _value(kind: pa.DataType, text: str) -> Any:
+    if pa.types.is_boolean(kind):
+        return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
+    if pa.types.is_integer(kind):
+        return int(text)
+    if pa.types.is_floating(kind):
+        return float(text)
+    if pa.types.is_timestamp(kind):
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return text

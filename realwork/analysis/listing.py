@@ -73,7 +73,7 @@ class Listing:
 
     def lines(self, begin: int, count: int) -> list[Line]:
         """So many attempts from the place `begin` on."""
-        chosen = self._rows.slice(begin, count).select([*Line.model_fields])
+        chosen = self._rows.slice(min(begin, len(self)), count).select([*Line.model_fields])
         return [Line(**row) for row in chosen.to_pylist()]
 
     def neighbours(self, trajectory_id: str) -> tuple[int | None, str | None, str | None]:

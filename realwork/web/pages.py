@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from realwork.analysis.filters import FIELDS
 from realwork.analysis.listing import Asked, values
 from realwork.analysis.overview import Verdict
-from realwork.errors import InputError
+from realwork.errors import InputError, StoreError, blame
 from realwork.web import numbers
 from realwork.web.charts import comparison, run_charts
 from realwork.web.highlight import highlighted
@@ -141,7 +141,8 @@ class Pages:
         row = run.index.row(trajectory_id)
         if row is None:
             return None
-        view = rollout_view(row)
+        with blame(StoreError, f"{trajectory_id} cannot be shown"):
+            view = rollout_view(row)
         place, before, after, listed = None, None, None, 0
         try:
             listing = run.listing(asked)

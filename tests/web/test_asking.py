@@ -69,7 +69,12 @@ def test_the_order_is_by_any_field_with_what_has_none_at_the_end(index):
 
 @pytest.mark.parametrize(
     ("wanted", "said"),
-    [("rewrd<1", "did you mean 'reward'"), ("reward<much", "no value for reward"), ("counts:x", "true")],
+    [
+        ("rewrd<1", "did you mean 'reward'"),
+        ("reward<much", "no value for reward"),
+        ("counts:x", "true"),
+        (f"steps>{10**30}", "like 3"),
+    ],
 )
 def test_what_cannot_be_understood_is_said(index, wanted, said):
     with pytest.raises(InputError, match=said):

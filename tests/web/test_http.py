@@ -116,6 +116,15 @@ def test_what_agents_wrote_is_text_on_every_page(site):
         assert "⟨U+202E⟩" in page
 
 
+@pytest.mark.parametrize(
+    "query",
+    [f"begin={10**30}", "begin=-5", "begin=x", "filter=%ff%00", "filter=started:x", "sort=-", "text=%00", "page=0"],
+)
+def test_an_odd_question_has_an_answer(site, query):
+    for view in ("lines", "rollouts", "environments"):
+        assert site.get(f"/runs/r1/{view}?{query}").status in (200, 400)
+
+
 def test_a_filter_in_the_address_is_text_as_well(site):
     page = site.get('/runs/r1/rollouts?filter="><script>x</script>&sort="><b>').text
     assert "<script>x" not in page
