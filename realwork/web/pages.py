@@ -4,6 +4,7 @@ Guarantees: every value that a template prints is escaped; texts of agents are m
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -144,12 +145,10 @@ class Pages:
         with blame(StoreError, f"{trajectory_id} cannot be shown"):
             view = rollout_view(row)
         place, before, after, listed = None, None, None, 0
-        try:
+        with suppress(InputError):  # the page does not need the list that it was opened from
             listing = run.listing(asked)
             place, before, after = listing.neighbours(trajectory_id)
             listed = len(listing)
-        except InputError:
-            pass
         return self._render(
             "rollout.html",
             run=run,

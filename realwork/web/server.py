@@ -9,7 +9,7 @@ import gzip
 import socket
 import zlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import TypeVar
 
@@ -62,6 +62,13 @@ class Site:
             ]
         )
         return site
+
+    async def warm(self) -> None:
+        """Read the runs and pack the largest file, so that the first page need not wait for them."""
+        with suppress(StoreError):  # the page will say it
+            for run in await asyncio.to_thread(self._runs.all):
+                await asyncio.to_thread(run.overview)
+        await self._packed(PLOTLY)
 
     async def home(self, request: web.Request) -> web.Response:
         runs = await self._reading(self._runs.all)
@@ -118,15 +125,18 @@ class Site:
         name = request.match_info["name"]
         if name not in (*STATIC, PLOTLY):
             raise self._nothing("There is no such file.")
-        if name not in self._files:
-            self._files[name] = await asyncio.to_thread(_compressed, name)
-        body, mark = self._files[name]
+        body, mark = await self._packed(name)
         headers = {"ETag": mark, "Cache-Control": "no-cache", "Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
         if request.headers.get("If-None-Match") == mark:
             return web.Response(status=304, headers={"ETag": mark, "Cache-Control": "no-cache"})
         return web.Response(
             body=body, content_type=STATIC.get(name, "text/javascript"), charset="utf-8", headers=headers
         )
+
+    async def _packed(self, name: str) -> tuple[bytes, str]:
+        if name not in self._files:
+            self._files[name] = await asyncio.to_thread(_compressed, name)
+        return self._files[name]
 
     async def _run(self, request: web.Request) -> Run:
         run = await self._reading(lambda: self._runs.get(request.match_info["run"]))
@@ -202,10 +212,15 @@ async def serving(runs: Runs, *, host: str, port: int, token: str | None) -> Asy
     # The port is part of the cookie's name, so it is bound before the application is made.
     bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     number: int = bound.getsockname()[1]
-    runner = web.AppRunner(Site(runs).application(token=token, port=number), access_log=None, shutdown_timeout=1.0)
+    site = Site(runs)
+    runner = web.AppRunner(site.application(token=token, port=number), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await web.SockSite(runner, bound).start()
-        yield number
+        warming = asyncio.create_task(site.warm())
+        try:
+            yield number
+        finally:
+            warming.cancel()
     finally:
         await runner.cleanup()
