@@ -1,7 +1,8 @@
 """What a run's ledger knows beyond its parts, read while another process has it open.
 
 Guarantees: nothing of the run is written, locked or opened by SQLite, which works on a copy; a copy that the writer has
-changed meanwhile is made anew, and given up after a few times.
+changed meanwhile is made anew, and given up after a few times. Not for the process that has the ledger open: to close a
+file lets go of the locks that this process has on it.
 """
 
 import os

@@ -65,13 +65,17 @@ def viewer(*directories, token=None):
             await ended.wait()
 
     def run():
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.run(serve())
+        try:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                runner.run(serve())
+        finally:
+            ready.set()
 
     thread = threading.Thread(target=run)
     thread.start()
+    ready.wait(30)
+    assert bound, "the viewer has not begun"
     try:
-        assert ready.wait(30)
         yield Viewer(bound[0])
     finally:
         loop.call_soon_threadsafe(ended.set)

@@ -1,10 +1,16 @@
 """Who is answered, with what, and what cannot be reached; what a page costs."""
 
+import asyncio
 import json
 import re
 
 import pytest
 
+from realwork.dataset.ack import Begun
+from realwork.dataset.commits import make_unfinished
+from realwork.dataset.run_directory import held
+from realwork.dataset.sealing import Sealing
+from realwork.dataset.store import TrajectoryStore
 from realwork.types import Message
 from tests.dataset.records import call, failed, graded, rich
 from tests.dataset.store import committed
@@ -176,6 +182,26 @@ def test_one_run_is_shown_at_once_and_several_side_by_side(site, runs, tmp_path)
         assert 'href="/runs/r1~2"' in page
         committed(tmp_path / "later", [graded(0)])
         assert 'href="/runs/later"' in both.get("/").text
+
+
+def test_a_rollout_in_flight_is_shown_with_the_steps_so_far(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+
+    async def play():
+        async with TrajectoryStore(tmp_path, sealing=Sealing(age_s=3600.0)) as store:
+            record = rich(4)
+            store.begin(Begun(spec=record.spec, node_id="node-1"))
+            store.progress(make_unfinished(record))
+            await store.unfinished(record.spec.trajectory_id)
+            with held(tmp_path), viewer(tmp_path) as site:
+                run = f"/runs/{tmp_path.name}"
+                return site.get(run).text, site.get(f"{run}/rollout?id={record.spec.trajectory_id}").text
+
+    page, rollout = asyncio.run(play())
+    assert "In flight" in page
+    assert f"/runs/{tmp_path.name}/rollout?id=r1%3Acalc%3A4%3A0" in page
+    assert "It is being played" in rollout
+    assert 'id="step-1"' in rollout
 
 
 @pytest.fixture(scope="module")
