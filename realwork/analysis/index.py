@@ -103,19 +103,22 @@ class RunIndex:
         record = find_live(self.directory, trajectory_id)
         return None if record is None else row(record)
 
-    def texts(self, columns: Sequence[str]) -> Iterator[tuple[tuple[Path, int], pa.RecordBatch]]:
-        """The attempts' ids and these columns, batch by batch, with what tells one batch from all others.
+    def parts(self) -> dict[Path, tuple[int, int]]:
+        """The parts that are known, and what changes when one does."""
+        with self._access:
+            return {part: each.mark for part, each in self._parts.items()}
+
+    def texts(self, part: Path | None, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The ids and these columns of the attempts in a part, or null: in the ledger, batch by batch.
 
         Raises:
-            StoreError: a part or a ledger cannot be read.
+            StoreError: the part or a ledger cannot be read.
         """
-        wanted = ["trajectory_id", *columns]
-        for part in part_files(self.directory):
-            with blame(StoreError, f"{part} cannot be read"):
-                for number, batch in enumerate(scan(part, wanted, batch_rows=128)):
-                    yield (part, number), batch
-        for number, batch in enumerate(live(self.directory).rows):
-            yield (self.directory, number), batch
+        if part is None:
+            yield from live(self.directory).rows
+            return
+        with blame(StoreError, f"{part} cannot be read"):
+            yield from scan(part, ["trajectory_id", *columns], batch_rows=128)
 
     def _part_of(self, trajectory_id: str) -> Path | None:
         with self._access:

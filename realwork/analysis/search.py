@@ -34,14 +34,16 @@ _LEAVES = (
     ("final_diff",),
 )
 _KEPT = 8
+_Part = tuple[Path, tuple[int, int]]
+"""A part, and what changes when it does."""
 
 
 class TextSearch:
-    """Searches in the texts of a run, and remembers the last few answers."""
+    """Searches in the texts of a run, and remembers what the last few searches found in its parts."""
 
     def __init__(self, index: RunIndex) -> None:
         self._index = index
-        self._answers: dict[str, dict[tuple[Path, int], list[str]]] = {}
+        self._found: dict[str, dict[_Part, list[str]]] = {}
         self._access = Lock()
 
     def ids(self, text: str) -> list[str]:
@@ -51,15 +53,19 @@ class TextSearch:
             StoreError: a part or a ledger cannot be read.
         """
         with self._access:
-            known = self._answers.pop(text, {})
-            found = {}
-            for place, batch in self._index.texts(_COLUMNS):
-                in_part = place[0] != self._index.directory
-                found[place] = known[place] if in_part and place in known else _ids(batch, text)
-            self._answers[text] = found
-            while len(self._answers) > _KEPT:
-                del self._answers[next(iter(self._answers))]
-        return [name for names in found.values() for name in names]
+            known = self._found.pop(text, {})
+            found = {part: known[part] if part in known else self._in(part[0], text) for part in self._parts()}
+            self._found[text] = found
+            while len(self._found) > _KEPT:
+                del self._found[next(iter(self._found))]
+        names = [name for part in found.values() for name in part]
+        return names + self._in(None, text)
+
+    def _parts(self) -> list[_Part]:
+        return sorted(self._index.parts().items())
+
+    def _in(self, part: Path | None, text: str) -> list[str]:
+        return [name for batch in self._index.texts(part, _COLUMNS) for name in _ids(batch, text)]
 
 
 def _ids(batch: pa.RecordBatch, text: str) -> list[str]:

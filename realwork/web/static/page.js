@@ -47,8 +47,9 @@
         const answer = await fetch(url);
         if (!answer.ok) return;
         known.set(number, await answer.text());
+        if (known.size > 50) known.delete(known.keys().next().value);
       }
-      if (wanted.has(number)) show(body, known.get(number));
+      if (wanted.has(number) && known.has(number)) show(body, known.get(number));
     };
     for (let number = 1; number * size < count; number++) {
       const body = document.createElement("tbody");
