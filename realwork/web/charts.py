@@ -12,6 +12,10 @@ Trace = dict[str, Any]
 """What Plotly takes; `role` is a colour of the page."""
 
 
+_UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+_FEWEST = 2
+
+
 class Chart(Record):
     """One plot.
 
@@ -24,16 +28,17 @@ class Chart(Record):
     title: str
     says: str
     traces: list[Trace]
-    x_title: str = "hours"
+    x_title: str
     is_share: bool = False
-    is_stacked: bool = False
 
 
 def run_charts(curves: Curves) -> list[Chart]:
     """The plots of one run; none before its first row."""
-    if not curves.hours:
+    if not curves.time_s:
         return []
-    charts = [_progress(curves), _success(curves), _tokens(curves)]
+    unit, seconds = next(each for each in _UNITS if each[1] * _FEWEST <= curves.time_s[-1] or each[1] == 1)
+    times = [value / seconds for value in curves.time_s]
+    charts = [_progress(curves, times, unit), _success(curves, times, unit), _tokens(curves, times, unit)]
     return [chart for chart in charts if chart.traces]
 
 
@@ -51,42 +56,43 @@ def comparison(runs: Sequence[tuple[str, Curves]]) -> list[Chart]:
     return charts
 
 
-def _progress(curves: Curves) -> Chart:
+def _progress(curves: Curves, times: Sequence[float], unit: str) -> Chart:
     done = curves.passed[-1], curves.failed[-1], curves.ungraded[-1]
-    says = f"After {curves.hours[-1]:.2f} hours {done[0]} rollouts passed, {done[1]} failed, {done[2]} have no grade."
+    says = f"After {times[-1]:.1f} {unit} {done[0]:,} rollouts passed, {done[1]:,} failed, {done[2]:,} have no grade."
     names = ("passed", "failed", "ungraded")
     titles = {"ungraded": "no grade"}
     traces = [
         {
-            **_line(titles.get(name, name), curves.hours, getattr(curves, name), name),
+            **_line(titles.get(name, name), times, getattr(curves, name), name),
             "stackgroup": "all",
             "line": {"width": 1, "shape": "hv"},
         }
         for name, count in zip(names, done, strict=True)
         if count
     ]
-    return Chart(title="Rollouts", says=says, traces=traces, is_stacked=True)
+    return Chart(title="Rollouts", says=says, traces=traces, x_title=unit)
 
 
-def _success(curves: Curves) -> Chart:
+def _success(curves: Curves, times: Sequence[float], unit: str) -> Chart:
     rate, reward = _last(curves.success_rate), _last(curves.mean_reward)
     window = f"over the latest {curves.window} graded rollouts"
     says = f"Success rate {_percent(rate)} and mean reward {_percent(reward)} {window}."
     traces = [
-        _line("success rate", curves.hours, curves.success_rate, "passed"),
-        _line("mean reward", curves.hours, curves.mean_reward, "series-1"),
+        _line("success rate", times, curves.success_rate, "passed"),
+        _line("mean reward", times, curves.mean_reward, "series-1"),
     ]
-    return Chart(title="Success and reward", says=says, traces=traces if rate is not None else [], is_share=True)
+    shown = traces if rate is not None else []
+    return Chart(title="Success and reward", says=says, traces=shown, x_title=unit, is_share=True)
 
 
-def _tokens(curves: Curves) -> Chart:
+def _tokens(curves: Curves, times: Sequence[float], unit: str) -> Chart:
     says = f"{curves.tokens[-1]:,} tokens spent."
-    traces = [_line("tokens", curves.hours, curves.tokens, "series-1")] if curves.tokens[-1] else []
+    traces = [_line("tokens", times, curves.tokens, "series-1")] if curves.tokens[-1] else []
     if curves.cost_usd is not None:
         says += f" {curves.cost_usd[-1]:.2f} US dollars."
-        cost = _line("US dollars", curves.hours, curves.cost_usd, "series-2")
+        cost = _line("US dollars", times, curves.cost_usd, "series-2")
         traces.append(cost | {"yaxis": "y2", "line": {"dash": "dot"}})
-    return Chart(title="Tokens and cost", says=says, traces=traces)
+    return Chart(title="Tokens and cost", says=says, traces=traces, x_title=unit)
 
 
 def _line(name: str, x: Sequence[float], y: Sequence[float | None], role: str) -> Trace:

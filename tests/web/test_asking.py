@@ -118,7 +118,9 @@ def test_a_run_in_numbers_counts_rollouts_once_and_spending_always(index):
     assert numbers.time_s["llm_s"] == 4 + 4 + 5
     assert numbers.time_s["other_s"] == 0
     assert (numbers.curves.passed[-1], numbers.curves.failed[-1], numbers.curves.ungraded[-1]) == (2, 2, 1)
-    assert numbers.curves.success_rate[-1] == 0.5
+    assert (numbers.curves.success_rate[0], numbers.curves.success_rate[-1]) == (None, 0.5)
+    assert (numbers.curves.time_s[0], numbers.curves.time_s[-1]) == (0.0, 50.0)
+    assert numbers.curves.passed[0] == 0
 
 
 def test_groups_that_teach_nothing_are_told_from_the_others(tmp_path):
@@ -141,4 +143,4 @@ def test_a_run_without_rows_has_numbers_that_are_not_there(tmp_path):
     index = RunIndex(tmp_path)
     index.refresh()
     numbers = overview(index)
-    assert (numbers.rollouts, numbers.success_rate, numbers.mean_reward, numbers.curves.hours) == (0, None, None, [])
+    assert (numbers.rollouts, numbers.success_rate, numbers.mean_reward, numbers.curves.time_s) == (0, None, None, [])
