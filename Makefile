@@ -12,7 +12,7 @@ PYTHON_RANGE := >=3.11,<3.15
 export UV_SYSTEM_CERTS := 1
 export UV_NATIVE_TLS := 1
 
-.PHONY: help setup demo tiny test chaos check clean
+.PHONY: help setup demo tiny browser test chaos check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -39,11 +39,23 @@ demo: $(STAMP) ## set-up, then the calculator example with the built-in scripted
 
 tiny: $(TINY) ## the model of `realwork serve-tiny` (150 MB)
 
+browser: ## the browser that the tests of `realwork view` drive (440 MB)
+	@if command -v chromedriver >/dev/null && { command -v chromium || command -v google-chrome; } >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+		echo "setup: no chromium with its chromedriver is here, and installing them needs root and apt-get" >&2; \
+		exit 1; \
+	fi; \
+	echo "setup: installing chromium (about a minute)" >&2; \
+	apt-get update -qq >/dev/null </dev/null || true; \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null </dev/null
+
 test: $(STAMP) ## set-up, then the test suite; choose tests with ARGS="-k name"
 	@cluster/setup.sh || { code=$$?; [ $$code -eq 3 ] && [ -z "$$REALWORK_REQUIRE_DOCKER" ] \
 		&& echo "No Docker engine (what to do about it stands above): the tests that need one are skipped." || exit $$code; }
 	@$(MAKE) --no-print-directory tiny || { [ -z "$$REALWORK_REQUIRE_DOCKER" ] \
 		&& echo "No tiny model here (why stands above): its tests are skipped."; }
+	@$(MAKE) --no-print-directory browser || { [ -z "$$REALWORK_REQUIRE_DOCKER" ] \
+		&& echo "No browser here (why stands above): the tests that need one are skipped."; }
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(STAMP) ## the tests in which things die, in full: about 40 minutes; choose tests with ARGS="-k name"

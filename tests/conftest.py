@@ -83,7 +83,17 @@ def on_cluster(ray_address):
         yield
 
 
-LONG = ("invariants", "e2e", "tiny", "abuse", "test_readme.py", "test_channel.py", "test_reaper.py", "test_on_ray.py")
+LONG = (
+    "invariants",
+    "e2e",
+    "web",
+    "tiny",
+    "abuse",
+    "test_readme.py",
+    "test_channel.py",
+    "test_reaper.py",
+    "test_on_ray.py",
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -36,6 +36,7 @@ ROWS = [
     ["api", "streaming"],
     ["bench"],
     ["tiny"],
+    ["web"],
     ["cli"],
 ]
 HOMES = {
@@ -46,6 +47,11 @@ HOMES = {
     "openai": {"model"},
     "httpx2": {"model"},
     "pyarrow": {"dataset", "analysis"},
+    "aiohttp": {"web"},
+    "jinja2": {"web"},
+    "markupsafe": {"web"},
+    "pygments": {"web"},
+    "plotly": {"web"},
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"cli"},
@@ -92,6 +98,12 @@ def test_a_module_imports_only_from_rows_above_it(path):
 def test_a_third_party_package_is_imported_in_its_home_only(path):
     used = {name.split(".")[0] for name in imports(path)}
     assert not {name for name in used & HOMES.keys() if row_of(path) not in HOMES[name]}
+
+
+def test_the_help_loads_nothing_of_the_viewer():
+    code = "import sys, realwork.cli.app; print(' '.join(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not set(loaded) & {"aiohttp", "jinja2", "plotly", "pyarrow", "realwork.web"}
 
 
 def test_importing_realwork_loads_no_heavy_package():

@@ -24,6 +24,7 @@ from realwork.cli import (
     runs,
     serve,
     submit,
+    view,
 )
 from realwork.cli.console import errors
 from realwork.errors import InputError, RealworkError
@@ -45,6 +46,8 @@ app.add_typer(control.app, name="ctl")
 app.command("plugins")(plugins.plugins)
 app.command("stats")(numbers.stats)
 app.command("show")(inspection.show)
+app.command("view")(view.view)
+app.command("report")(view.report)
 app.command("export")(export.export)
 app.command("compact")(compact.compact)
 app.command("doctor")(machine.doctor)

@@ -1,0 +1,1 @@
+"""The viewer: a page over the Parquet of runs, and a report that stands alone."""
