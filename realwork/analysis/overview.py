@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from realwork.analysis.curves import Curves, curves
 from realwork.analysis.index import TIMES, RunIndex
-from realwork.analysis.planned import planned_rollouts
+from realwork.analysis.planned import Planned
 from realwork.analysis.stats import mean, pass_at_k
 from realwork.types import Record
 
@@ -126,7 +126,7 @@ def overview(index: RunIndex) -> Overview:
     graded = rows.filter(pc.not_equal(rows.column("outcome"), "ungraded"))
     passed = pc.sum(pc.equal(rows.column("outcome"), "passed")).as_py() or 0
     return Overview(
-        planned=index.planned or planned_rollouts(index.directory).total(),
+        planned=index.planned or Planned(index.directory).rollouts.total(),
         running=len(index.running),
         rollouts=rows.num_rows,
         attempts=every.num_rows,
