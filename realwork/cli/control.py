@@ -170,6 +170,9 @@ def _run(run_id: str | None, address: str) -> Iterator[str]:
         if run_id is None and len(found) != 1:
             which = f"several runs go on; name one with --run-id: {', '.join(found)}" if found else "no run goes on"
             raise InputError(f"{which} in the Ray cluster at '{address}'" if not found else which)
+        if run_id is not None and run_id not in found:
+            others = f"; those that do: {', '.join(found)}" if found else ", and no other run"
+            raise InputError(f"no run {run_id} goes on in this cluster{others}")
         yield run_id or found[0]
 
 

@@ -17,6 +17,16 @@ class Wanted(NamedTuple):
     run_id: str | None
 
 
+def check_run_id(run_id: str | None) -> None:
+    """Find out whether a run's directory can have that name.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if run_id is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_id):
+        raise InputError(f"--run-id: '{run_id}' can be no directory name; use letters, digits, dot, dash, underscore")
+
+
 def wanted_run(run_id: str | None, resume: str | None) -> Wanted:
     """The run that the two options name.
 
@@ -24,10 +34,7 @@ def wanted_run(run_id: str | None, resume: str | None) -> Wanted:
         InputError: they name none.
     """
     if resume is None:
-        if run_id is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_id):
-            raise InputError(
-                f"--run-id: '{run_id}' can be no directory name; use letters, digits, dot, dash, underscore"
-            )
+        check_run_id(run_id)
         return Wanted(None, run_id)
     if run_id is not None:
         raise InputError("--run-id and --resume cannot be given together: the directory of --resume has a name")

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from realwork.cli.console import errors, results
+from realwork.cli.resuming import check_run_id
 from realwork.cli.runs import File
-from realwork.config import is_url
+from realwork.config import SCRIPTED_PREFIX, is_url
 from realwork.errors import InputError
 from realwork.runfile import RunFile, load_run_file
 
@@ -41,7 +42,8 @@ def submit(
     from realwork.opening import new_run_id
     from realwork.plugins.loading import load_plugins
 
-    folder = Path.cwd()
+    folder, address = Path.cwd(), _dashboard(address)
+    check_run_id(run_id)
     run_file = load_run_file(file, needs_key=False)
     load_plugins(run_file.config, folder=run_file.path.parent)
     _check(run_file, folder)
@@ -56,13 +58,30 @@ def submit(
     try:
         code = job.follow(_write)
     except KeyboardInterrupt:
+        ray_job = "RAY_AUTH_MODE=token ray job" if os.environ.get("RAY_AUTH_MODE") == "token" else "ray job"
         errors.print(
-            f"\nThe job goes on. Follow it: ray job logs --address {address} --follow {job.job_id}\n"
-            f"Stop it: ray job stop --address {address} {job.job_id}",
+            f"\nThe job goes on. Follow it: {ray_job} logs --address {address} --follow {job.job_id}\n"
+            f"Stop it: {ray_job} stop --address {address} {job.job_id}\n"
+            f"Steer it, on a machine of the cluster: realwork ctl status --run-id {run_id}",
             markup=False,
         )
         raise typer.Exit(130) from None
     raise typer.Exit(code)
+
+
+def _dashboard(address: str) -> str:
+    """The address of a dashboard, in full.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if address.startswith(("http://", "https://")):
+        return address.rstrip("/")
+    if "://" in address or ":" not in address:
+        raise InputError(
+            f"--address: '{address}' is no address of a dashboard, such as {DASHBOARD}, which 'ray start --head' prints"
+        )
+    return f"http://{address}"
 
 
 def _check(run_file: RunFile, folder: Path) -> None:
@@ -72,6 +91,8 @@ def _check(run_file: RunFile, folder: Path) -> None:
         InputError: with everything that does not.
     """
     needed = [run_file.path, *(path for each in run_file.folders.values() for path in (*each.copied, *each.for_tests))]
+    if run_file.config.llm_config.is_scripted:
+        needed.append(Path(run_file.config.llm_config.model.removeprefix(SCRIPTED_PREFIX)))
     problems = [
         f"{path} is not below {folder}, so it does not travel with the job; submit from a folder above it"
         for path in dict.fromkeys(needed)

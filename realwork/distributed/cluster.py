@@ -10,6 +10,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -133,8 +134,13 @@ def is_connected() -> bool:
 
 
 def _join(address: str) -> None:
+    if address.startswith(("http://", "https://")):
+        raise InputError(
+            f"'{address}' is the address of a dashboard, for 'realwork submit'; a cluster is joined at HOST:PORT, such "
+            "as 127.0.0.1:6379, which 'ray start --head' prints"
+        )
     try:
-        _knock(address)
+        _knock(_current() if address == "auto" else address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError, AuthenticationError) as error:
         raise InputError(
@@ -142,6 +148,12 @@ def _join(address: str) -> None:
             "address, or leave --address and RAY_ADDRESS out for a local run; a cluster with token authentication "
             "needs its token here, in ~/.ray/auth_token or RAY_AUTH_TOKEN (and in Python RAY_AUTH_MODE=token)."
         ) from error
+
+
+def _current() -> str:
+    """The address of the cluster that was started last on this machine, where Ray notes it; "" if there is none."""
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+    return note.read_text(encoding="utf-8").strip() if note.is_file() else ""
 
 
 def _knock(address: str) -> None:

@@ -163,7 +163,13 @@ class Driver:
     def _watches(self, stores: Stores) -> list[Coroutine[Any, Any, None]]:
         """What goes on beside the rollouts."""
         self.steering = Steering(
-            self.run_id, self.dispatcher, self._schedule, self._placement, self._status, self._cancel_waiting
+            self.run_id,
+            self.dispatcher,
+            self._schedule,
+            self._placement,
+            self._status,
+            self._cancel_waiting,
+            self._observer.note,
         )
         nodes = self._nodes.watch(
             self._placement,

@@ -15,7 +15,8 @@ MAX_NAMED = 5
 class Steering:
     """Answers and carries out what is asked.
 
-    `status` fills in what the driver alone knows; `cancel_waiting` writes the row of a rollout that has not begun.
+    `status` fills in what the driver alone knows; `cancel_waiting` writes the row of a rollout that has not begun;
+    `note` tells the run's own user what was changed.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class Steering:
         placement: Placement,
         status: Callable[[tuple[InFlight, ...]], RunStatus],
         cancel_waiting: Callable[[RolloutSpec], Awaitable[None]],
+        note: Callable[[str], None],
     ) -> None:
         self._run_id = run_id
         self._dispatcher = dispatcher
@@ -33,6 +35,7 @@ class Steering:
         self._placement = placement
         self._status = status
         self._cancel_waiting = cancel_waiting
+        self._note = note
 
     async def reply(self, asked: Asked) -> Told:
         """The answer to what is asked.
@@ -40,6 +43,12 @@ class Steering:
         Raises:
             RealworkError: it cannot be done.
         """
+        told = await self._carry_out(asked)
+        if asked.verb not in ("status", "look") and told.problem is None:
+            self._note(f"realwork ctl: {told.message}")
+        return told
+
+    async def _carry_out(self, asked: Asked) -> Told:
         dispatcher = self._dispatcher
         match asked.verb:
             case "status":
@@ -56,7 +65,8 @@ class Steering:
                 dispatcher.limit = asked.number
                 room = self._placement.room
                 fits = "" if asked.number <= room else f", of which {room} fit on the nodes that are there now"
-                return Told(message=f"at most {asked.number} rollouts at once{fits}")
+                rollouts = "1 rollout" if asked.number == 1 else f"{asked.number} rollouts"
+                return Told(message=f"at most {rollouts} at once{fits}")
             case "cancel":
                 return await self._cancel(asked.target)
             case "look":
@@ -111,7 +121,7 @@ class Steering:
 
     def _which(self, target: str, found: list[Started]) -> str:
         if not found:
-            return f"no rollout {target} is in flight; 'realwork ctl list' names those that are"
+            return f"no rollout '{target}' is in flight or waits; 'realwork ctl list' names those in flight"
         names = ", ".join(each.spec.trajectory_id for each in found[:MAX_NAMED])
         return (
             f"{len(found)} rollouts in flight begin with {target}: {names}{', ...' if len(found) > MAX_NAMED else ''}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
@@ -26,17 +27,22 @@ def _nothing() -> None:
 def several_local_nodes(count: int, *, memory_mib: int) -> Iterator[str]:
     """The address of a Ray of `count` nodes on this machine, each with that much to give, for the length of the block.
 
+    Its files are its own, so that `auto` goes on to mean the Ray that it meant.
+
     Raises:
         InputError: it cannot be started.
     """
     options: dict[str, Any] = {"num_cpus": 2, "memory": memory_mib << 20, "object_store_memory": OBJECT_STORE_MIB << 20}
-    try:
-        cluster = Cluster(initialize_head=True, head_node_args=options | {"include_dashboard": False})
-        for _ in range(count - 1):
-            cluster.add_node(**options)
-    except (RuntimeError, OSError, TimeoutError) as error:
-        raise InputError(f"a Ray of {count} nodes cannot be started: {error}") from error
-    try:
-        yield str(cluster.address)
-    finally:
-        cluster.shutdown()  # type: ignore[no-untyped-call]
+    with TemporaryDirectory(prefix="rw-ray-", ignore_cleanup_errors=True) as folder:
+        try:
+            cluster = Cluster(
+                initialize_head=True, head_node_args=options | {"include_dashboard": False, "temp_dir": folder}
+            )
+            for _ in range(count - 1):
+                cluster.add_node(**options)
+        except (RuntimeError, OSError, TimeoutError) as error:
+            raise InputError(f"a Ray of {count} nodes cannot be started: {error}") from error
+        try:
+            yield str(cluster.address)
+        finally:
+            cluster.shutdown()  # type: ignore[no-untyped-call]

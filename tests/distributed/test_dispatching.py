@@ -151,7 +151,7 @@ def test_a_number_at_the_end_of_an_id_is_a_whole_one(tmp_path):
         await running
         return told
 
-    assert "no rollout e0:1 is in flight" in asyncio.run(cancelled()).problem
+    assert "no rollout 'e0:1' is in flight" in asyncio.run(cancelled()).problem
 
 
 def test_what_was_asked_in_vain_is_not_carried_out_later():
@@ -217,7 +217,7 @@ def test_a_run_is_steered(tmp_path):
         await told("pause")
         assert "which was in flight" in (await told("cancel", "e0:1")).message
         assert "which had not begun" in (await told("cancel", "e0:5")).message
-        assert "no rollout e9" in (await told("cancel", "e9")).problem
+        assert "no rollout 'e9'" in (await told("cancel", "e9")).problem
         assert "2 rollouts in flight begin with r:e0" in (await told("cancel", "r:e0")).problem
         looked = await told("look", "e0:2", 1)
         assert (looked.message, [message.role for message in looked.messages]) == ("r:e0:2:0", ["user"])

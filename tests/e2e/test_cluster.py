@@ -111,8 +111,9 @@ def follow_and_leave(folder, dashboard, run_id, variables):
     process.stdout.readline()  # of the job's log
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
+    again = run_in(folder / "work", command, variables)
     wait_until(lambda: rows(folder / "out" / run_id), seconds=120, what="the row of the job that was left")
-    return process.returncode, first + said
+    return process.returncode, first + said, again
 
 
 def test_a_job_plays_the_run_file_on_the_cluster(submitted):
@@ -126,12 +127,14 @@ def test_a_job_plays_the_run_file_on_the_cluster(submitted):
 
 
 def test_a_job_that_is_left_goes_on_and_how_to_end_it_is_said(submitted):
-    folder, run_id, *_, (code, said), _ = submitted
+    folder, run_id, *_, (code, said, again), _ = submitted
     assert code == 130, said
     job_id = f"realwork-{run_id}-left"
     assert said.startswith(f"job {job_id} at http://127.0.0.1:")
     assert "The job goes on." in said
     assert "ray job stop --address http://127.0.0.1:" in said
+    assert again.returncode == 2, again.stdout
+    assert f"job {job_id} goes on already. Give another --run-id" in plain(again.stderr)
     assert "Traceback" not in said
     (row,) = rows(folder / "out" / f"{run_id}-left")
     assert row["success"] is True
@@ -150,6 +153,28 @@ def test_what_cannot_be_submitted_is_said_before_anything_is_sent(tmp_path):
     assert refused.returncode == 2
     assert "the job could not be submitted to http://127.0.0.1:" in plain(refused.stderr)
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--address", "auto"), "--address: 'auto' is no address of a dashboard, such as http://127.0.0.1:8265"),
+        (("--address", "ray://127.0.0.1:10001"), "is no address of a dashboard"),
+        (("--run-id", "../x"), "--run-id: '../x' can be no directory name"),
+    ],
+)
+def test_what_names_no_dashboard_and_no_run_is_refused_at_once(tmp_path, options, said):
+    refused = realwork("submit", run_file(tmp_path), *options, cwd=tmp_path)
+    assert (refused.returncode, said in plain(refused.stderr)) == (2, True), refused.stderr
+
+
+def test_a_script_that_does_not_travel_is_told_before_anything_is_sent(tmp_path):
+    (tmp_path / "job").mkdir()
+    (tmp_path / "script.json").write_text("[]")
+    file = run_file(tmp_path / "job", llm_config={"model": f"scripted:{tmp_path}/script.json"})
+    refused = realwork("submit", file, cwd=tmp_path / "job")
+    assert refused.returncode == 2
+    assert f"{tmp_path}/script.json is not below {tmp_path}/job" in plain(refused.stderr)
 
 
 def test_a_run_joins_the_cluster_at_an_address(submitted):

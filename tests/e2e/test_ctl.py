@@ -31,7 +31,7 @@ def test_a_run_is_looked_at_narrowed_followed_and_one_of_its_rollouts_cancelled(
         file = run_file(tmp_path, endpoint.base_url, episode_control_config={"max_episodes": 4})
         with running("run", file, "--run-id", run_id, "--sandbox", "local", cwd=tmp_path) as process:
             wait_until(lambda: len(endpoint.requests) >= 4, seconds=120, what="two rollouts that wait")
-            assert ctl("parallel", 1) == "at most 1 rollouts at once "
+            assert ctl("parallel", 1) == "at most 1 rollout at once "
             assert ctl("cancel", "e:0") == f"cancelled {run_id}:e:0:0, which was in flight "
             listed = json.loads(ctl("list", "--json"))
             assert {each["trajectory_id"] for each in listed} <= {f"{run_id}:e:0:0", f"{run_id}:e:1:0"}
@@ -49,6 +49,7 @@ def test_a_run_is_looked_at_narrowed_followed_and_one_of_its_rollouts_cancelled(
             assert "1 without a grade: cancelled" in status
             told, _ = process.communicate(timeout=120)
     assert process.returncode == 1, told
+    assert "realwork ctl: at most 1 rollout at once" in plain(told)
     found = {row["sample_index"]: (row["status"], row["reward"]) for row in rows(tmp_path / "out" / run_id)}
     assert found == {0: ("cancelled", None)} | dict.fromkeys((1, 2, 3), ("completed", 1.0))
 
@@ -56,4 +57,7 @@ def test_a_run_is_looked_at_narrowed_followed_and_one_of_its_rollouts_cancelled(
 def test_a_run_that_is_not_there_is_said_so(tmp_path):
     missing = realwork("ctl", "status", "--run-id", "nowhere", cwd=tmp_path)
     assert missing.returncode == 2
-    assert plain(missing.stderr) == "error: no run nowhere goes on in this cluster "
+    assert "error: no run nowhere goes on in this cluster" in plain(missing.stderr)
+    dashboard = realwork("ctl", "status", "--address", "http://127.0.0.1:8265", cwd=tmp_path)
+    assert dashboard.returncode == 2
+    assert "is the address of a dashboard, for 'realwork submit'" in plain(dashboard.stderr)
