@@ -7,12 +7,10 @@ direction of text and none without width; HTML is escaped by the templates, not 
 import re
 from typing import NamedTuple
 
+from realwork.text import visible as spelled_out
+
 SHOWN_CHARACTERS = 12_000
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
-    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
-)
 
 
 class Excerpt(NamedTuple):
@@ -30,11 +28,10 @@ class Excerpt(NamedTuple):
 
 
 def visible(text: str) -> str:
-    """`text` without terminal colours, and with every other control and unseen character spelled out."""
+    """`text` without terminal colours, as a page may be given it; a carriage return begins a line, too."""
     if text.isascii() and text.isprintable():
         return text
-    text = _COLOUR.sub("", text).replace("\r\n", "\n")
-    return _UNSEEN.sub(_spelled, text)
+    return spelled_out(_COLOUR.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def excerpt(text: str, limit: int = SHOWN_CHARACTERS) -> Excerpt:
@@ -43,12 +40,3 @@ def excerpt(text: str, limit: int = SHOWN_CHARACTERS) -> Excerpt:
         return Excerpt(visible(text), "", 0, len(text))
     head, tail = text[: limit * 2 // 3], text[-limit // 3 :]
     return Excerpt(visible(head), visible(tail), len(text) - len(head) - len(tail), len(text))
-
-
-def _spelled(found: re.Match[str]) -> str:
-    character = found[0]
-    if character == "\r":
-        return "\n"
-    if ord(character) < 0x20:
-        return chr(0x2400 + ord(character))
-    return f"\N{MATHEMATICAL LEFT ANGLE BRACKET}U+{ord(character):04X}\N{MATHEMATICAL RIGHT ANGLE BRACKET}"

@@ -16,7 +16,7 @@ from realwork.web.text import excerpt, visible
         ("abc\u202egnp.exe", "abc⟨U+202E⟩gnp.exe"),
         ("pay\u200bpal \ufeff \u2066x\u2069", "pay⟨U+200B⟩pal ⟨U+FEFF⟩ ⟨U+2066⟩x⟨U+2069⟩"),
         ("10%\r50%\r100%\r\n", "10%\n50%\n100%\n"),
-        ("nul\0 del\x7f c1\x9b31m", "nul␀ del⟨U+007F⟩ c1⟨U+009B⟩31m"),
+        ("nul\0 del\x7f c1\x9b31m", "nul␀ del␡ c1⟨U+009B⟩31m"),
         ("tag\U000e0041", "tag⟨U+E0041⟩"),
         ("日本語 é 🙂", "日本語 é 🙂"),
     ],
