@@ -173,6 +173,7 @@ def demo(
         "\nTry next:\n"
         f"  {realwork} stats {directory}\n"
         f"  {realwork} show {directory}\n"
+        f"  {realwork} view {directory}\n"
         f"  {realwork} run {os.path.relpath(file)} --llm-model anthropic/claude-sonnet-4\n"
         "    (with a real model; set OPENROUTER_API_KEY first)",
         markup=False,
