@@ -43,7 +43,7 @@ spec = RolloutSpec(run_id=RUN, environment_id="e", sample_index=0)
 playing = []
 for attempt in range(2):
     actor = ray.remote(RolloutActor).options(num_cpus=0).remote()
-    ray.get(actor.setup.remote(settings, stores, None, []))
+    ray.get(actor.setup.remote("r", settings, stores, None, []))
     playing.append(actor.run.remote(spec.model_copy(update={"attempt": attempt}), 0.0, 1.0))
     found = container_of(attempt)
     if attempt == 0:

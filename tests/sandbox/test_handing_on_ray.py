@@ -223,7 +223,7 @@ def test_an_actor_fetches_what_an_actor_of_another_node_has_prepared(sender, tar
         where = NodeAffinitySchedulingStrategy(node_id, soft=False)
         actor = ray.remote(RolloutActor).options(num_cpus=0, scheduling_strategy=where).remote()
         try:
-            await actor.setup.remote(settings, None, None, [])
+            await actor.setup.remote("r", settings, None, None, [])
             await asyncio.wait_for(actor.prepare.remote(spec, 1.0, source_id), 100)
         finally:
             ray.kill(actor)
