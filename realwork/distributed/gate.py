@@ -20,7 +20,8 @@ from realwork.types import Usage
 
 log = logging.getLogger(__name__)
 OPTIONS: dict[str, Any] = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 0, "max_concurrency": 100_000}
-CALL_S = 10.0
+CALL_S = 60.0
+"""One that starts on a busy machine takes long; one that is lost is known at once."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
@@ -96,7 +97,7 @@ class RayGate:
 
     async def _reserve(self, within_s: float) -> float:
         try:
-            async with asyncio.timeout(CALL_S):
+            async with asyncio.timeout(min(CALL_S, within_s)):
                 wait_s: float = await self._actor.reserve.remote(within_s)
         except (RayError, TimeoutError) as error:
             log.warning("The run's budget cannot be asked: %s", error)
