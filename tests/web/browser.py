@@ -16,7 +16,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _DRIVERS = ("chromedriver", "/usr/lib/chromium/chromedriver", "/usr/lib/chromium-browser/chromedriver")
-_SWITCHES = ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,900", "--no-first-run")
+_SWITCHES = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,900", "--no-first-run"),
+    "--disable-dev-shm-usage",  # it is small in many containers
+)
 
 
 def _found(names):
