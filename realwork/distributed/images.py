@@ -72,9 +72,12 @@ async def _hand_over(node_id: str, engine: "Engine", image: str, known: frozense
     pieces = Pieces(stream)
     try:
         await load(engine, image, pieces)
-    finally:
+    except BaseException:
         pieces.close()
-        ray.cancel(stream, force=True)  # else one that waits for its engine would wait on
+        if not pieces.has_ended:  # a sender that waits for its engine would wait on; Ray dies of a cancelled end
+            ray.cancel(stream, force=True)
+        raise
+    pieces.close()
 
 
 def _saved(image: str, known: frozenset[str]) -> Iterator[bytes]:
@@ -90,7 +93,11 @@ def _saved(image: str, known: frozenset[str]) -> Iterator[bytes]:
 
 
 class Pieces(Iterator[bytes]):
-    """What a task gives, for a thread, which waits for it while the event loop goes on; one piece at a time."""
+    """What a task gives, for a thread, which waits for it while the event loop goes on; one piece at a time.
+
+    Attributes:
+        has_ended: whether the task has said that nothing more comes.
+    """
 
     def __init__(self, stream: Any, *, first_piece_s: float = FIRST_PIECE_S, piece_s: float = PIECE_S) -> None:
         self._stream = stream
@@ -100,6 +107,7 @@ class Pieces(Iterator[bytes]):
         self._changing = threading.Lock()
         self._coming: Future[bytes | None] | None = None
         self._is_closed = False
+        self.has_ended = False
 
     def __next__(self) -> bytes:
         """The next piece.
@@ -128,11 +136,16 @@ class Pieces(Iterator[bytes]):
                 piece: bytes = await answer(await anext(self._stream))
                 return piece
         except StopAsyncIteration:
+            self.has_ended = True
             return None
         except TimeoutError:
             raise NodeError(f"nothing came for {self._wait_s:g} s") from None
         except RayError as error:
+            self.has_ended = True
             raise NodeError(f"the sender is gone: {error}") from error
+        except RealworkError:
+            self.has_ended = True
+            raise
 
     def close(self) -> None:
         """Let the thread wait no longer."""
