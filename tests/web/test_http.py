@@ -237,3 +237,14 @@ def test_a_rollout_of_fifty_steps_is_one_small_page(big):
     assert answer.sent < 40_000
     assert "tests/test_parser.py::test_quotes" in answer.text
     assert 'rel="next"' in answer.text
+
+
+def test_the_page_of_a_run_follows_it_whether_it_goes_on_already_or_will_again(tmp_path):
+    """Its first seconds are those before its ledger is there, and one that has ended may be taken up."""
+    (tmp_path / "young").mkdir()
+    (tmp_path / "young" / "run.json").write_text(json.dumps({"run_id": "young", "run_file": {}}))
+    with viewer(tmp_path / "young") as site:
+        answer = site.get("/runs/young")
+    assert answer.status == 200
+    assert re.search(r"<body[^>]* data-live", answer.text)
+    assert 'class="live"' not in answer.text
