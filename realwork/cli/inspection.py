@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from realwork.dataset.rows import Row
 
 
-def _here(location: str) -> Path:
+def here(location: str) -> Path:
     """The directory that is meant; what is in object storage is brought here."""
     if not is_url(location):
         return Path(location)
@@ -31,7 +31,7 @@ def _here(location: str) -> Path:
 Directory = Annotated[
     Path,
     typer.Argument(
-        parser=_here,
+        parser=here,
         help="A run's directory, or one that holds several runs; s3:// or gs:// is fetched first.",
         metavar="DIR",
         show_default=False,

@@ -6,15 +6,13 @@ import secrets
 import sys
 import webbrowser
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from realwork.cli.console import errors, results, shown
-from realwork.cli.inspection import Directory
-from realwork.config import is_url
+from realwork.cli.inspection import Directory, here
 from realwork.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,20 +22,11 @@ LOOPBACK = "127.0.0.1"
 _EVERYWHERE = ("0.0.0.0", "::")
 
 
-def _place(location: str) -> Path:
-    """The directory that is meant; what is in object storage is brought here."""
-    if not is_url(location):
-        return Path(location)
-    from realwork.dataset.fetched import fetched
-
-    return fetched(location, partial(errors.print, markup=False))
-
-
 def view(
     directories: Annotated[
         list[Path],
         typer.Argument(
-            parser=_place,
+            parser=here,
             help="Runs, or directories that hold some; s3:// or gs:// is fetched once.",
             metavar="DIR...",
             show_default=False,
