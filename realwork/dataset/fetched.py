@@ -11,7 +11,7 @@ from pathlib import Path
 
 from realwork.dataset.mirror import CHANGING, READ_NAMES
 from realwork.dataset.objects import Objects
-from realwork.dataset.places import cache, place_of, url_of_run
+from realwork.dataset.places import cache, name_of, place_of, url_of_run
 from realwork.dataset.run_directory import RUN_FILE
 from realwork.errors import InputError, StoreError, blame
 
@@ -41,6 +41,8 @@ def folders_of_runs(url: str, names: Iterable[str]) -> list[str]:
 def fetched(url: str, on_progress: Callable[[str], None]) -> Path:
     """A directory of this node that holds the run at `url`, or every run below it; only what is new is fetched.
 
+    It bears the last name of `url`, by which people know what they see.
+
     Args:
         on_progress: is told when there is something to fetch.
 
@@ -49,7 +51,7 @@ def fetched(url: str, on_progress: Callable[[str], None]) -> Path:
         StoreError: an object cannot be read, or a file not written.
     """
     objects = Objects(url)
-    directory = cache() / "read" / place_of(url)
+    directory = cache() / "read" / place_of(url) / name_of(url)
     with _alone(directory, on_progress):
         wanted = {name: size for name, size in objects.sizes().items() if READ_NAMES.fullmatch(name)}
         folders_of_runs(url, wanted)

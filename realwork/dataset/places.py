@@ -18,6 +18,13 @@ def place_of(url: str) -> str:
     return hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
 
 
+def name_of(url: str) -> str:
+    """The last name of `url`, that of its bucket where nothing follows it."""
+    parts = urlsplit(url)
+    name = parts.path.rstrip("/").rpartition("/")[2]
+    return parts.netloc if name in ("", ".", "..") else name
+
+
 def working_copy(url: str) -> Path:
     """The directory on this node for the runs at `url`."""
     return cache() / "runs" / place_of(url)

@@ -309,6 +309,7 @@ def test_a_run_is_fetched_to_be_read_and_what_is_gone_there_goes_here(tmp_path, 
     one = fetched(url_of_run(url, "r"), said.append)
     assert [len([*trajectories(each)]) for each in (all_runs, one)] == [3, 3]
     assert len(said) == 2
+    assert (all_runs.name, one.name) == ("runs", "r"), "people see them by their names"
     compact(here)
     Mirror(here, url_of_run(url, "r")).follow()
     assert {name for name in objects(url) if "/part-" in name} == {"r/trajectories/part-000001.parquet"}
