@@ -50,7 +50,10 @@ async def show(dispatcher: Dispatcher, placement: Placement, observer: Observer)
 
 
 async def measure(schedule: Schedule, metrics: Metrics) -> None:
-    """Tell `metrics` again and again how many rollouts are in each state; until cancelled."""
-    while True:
+    """Tell `metrics` again and again how many rollouts are in each state, and what it came to when it is cancelled."""
+    try:
+        while True:
+            tell_states(metrics, schedule.states)
+            await asyncio.sleep(TELL_EVERY_S)
+    finally:
         tell_states(metrics, schedule.states)
-        await asyncio.sleep(TELL_EVERY_S)

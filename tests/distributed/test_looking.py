@@ -4,7 +4,10 @@ import asyncio
 import time
 
 from realwork.distributed.control import Asked
+from realwork.distributed.looking import measure
+from realwork.distributed.metrics import NoMetrics
 from realwork.opening import SilentObserver
+from realwork.schedule import Schedule
 from tests.distributed.simulated import World, config, driver_of
 from tests.distributed.test_dispatching import until
 
@@ -77,3 +80,28 @@ def test_a_status_asks_nobody_unless_it_is_told_to(tmp_path):
     nobody, three = watched(tmp_path, blocked(), looks)
     assert [bool(each.doing) for each in nobody.status.in_flight] == [False] * 4
     assert [bool(each.doing) for each in three.status.in_flight] == [True] * 3 + [False]
+
+
+class Told(NoMetrics):
+    """Keeps the states that it is told."""
+
+    def __init__(self):
+        self.states = {}
+
+    def set(self, name, value, **tags):
+        self.states[tags["state"]] = value
+
+
+def test_metrics_are_told_what_a_run_came_to_when_it_ends_between_two_looks():
+    schedule, told = Schedule(config(max_episodes=6), "r"), Told()
+
+    async def measured():
+        measuring = asyncio.create_task(measure(schedule, told))
+        await until(lambda: told.states)
+        before = told.states["in_flight"]
+        assert schedule.next() is not None
+        measuring.cancel()
+        await asyncio.wait([measuring])
+        return before
+
+    assert (asyncio.run(measured()), told.states["in_flight"]) == (0, 1)
