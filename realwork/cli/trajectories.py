@@ -7,10 +7,11 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from realwork.analysis.trainable import obstacles
-from realwork.cli.console import seconds
+from realwork.analysis.plugins_said import replaced_by
+from realwork.analysis.trainable import cautions, obstacles, tests_said
+from realwork.cli.console import number, seconds
 from realwork.cli.folding import folded, language_of
-from realwork.cli.plugin_notes import decisions, plugin_notes, reward_by
+from realwork.cli.plugin_notes import decisions, plugin_notes
 from realwork.text import visible
 from realwork.types import Message, Observation, Snapshot, Step, TestResult, ToolCall, Trajectory
 
@@ -205,15 +206,12 @@ def _outcome(trajectory: Trajectory) -> Iterator[str]:
         yield f"{trajectory.status} ({trajectory.terminated_reason}), no reward. {why}"
     else:
         yield f"{trajectory.status} ({trajectory.terminated_reason}), {_reward(trajectory)}"
-    for each in obstacles(trajectory):
+    for each in (*obstacles(trajectory), *cautions(trajectory)):
         yield f"for a trainer: {each}"
 
 
 def _reward(trajectory: Trajectory) -> str:
-    tests = f"{trajectory.tests_passed} of {trajectory.tests_total} test commands passed"
-    where = {"fresh": " in a fresh sandbox", "same": " where the agent worked"}.get(trajectory.grading_mode or "", "")
-    outside = trajectory.changed_outside
-    lost = f"; {outside} files changed outside the working directory, which no test saw" if outside else ""
-    by = reward_by(trajectory)
-    reward = f"{trajectory.reward:.2f}" if by is None else f"{trajectory.reward:.2f} ({by})"
-    return f"reward {reward}: {tests}{where}{lost}"
+    reward = number(trajectory.reward)
+    if (by := replaced_by(trajectory)) is not None:
+        reward += f" (by {by.name}; the tests' own {number(by.tests_reward)})"
+    return f"reward {reward}: {tests_said(trajectory)}"

@@ -16,7 +16,8 @@ from realwork.errors import InputError, StoreError, blame
 from realwork.web import numbers
 from realwork.web.charts import comparison, run_charts
 from realwork.web.highlight import highlighted
-from realwork.web.rollout_page import rollout_view, whole_text
+from realwork.web.places import whole_text
+from realwork.web.rollout_page import rollout_view
 from realwork.web.rollout_views import TestView
 from realwork.web.runs import Run
 from realwork.web.text import visible

@@ -124,7 +124,7 @@ class PluginView(Record):
 
     name: str
     lines: list[str]
-    raw: Text
+    raw: Text | None
 
 
 class RolloutView(Record):
@@ -133,7 +133,7 @@ class RolloutView(Record):
     Attributes:
         outcome: passed, failed or ungraded.
         untrainable: why it cannot be trained on; empty where it can.
-        notes: what a trainer should know.
+        notes: what else a trainer should know.
     """
 
     trajectory_id: str

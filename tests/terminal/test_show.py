@@ -6,10 +6,10 @@ import re
 import pytest
 from rich.console import Console
 
-from realwork.analysis.trainable import obstacles
+from realwork.analysis.trainable import cautions, obstacles
 from realwork.cli.folding import FIRST_LINES, LONGEST_LINE, MOST_LINES, folded
 from realwork.cli.trajectories import Renderer
-from realwork.types import StepTokens
+from realwork.types import StepTokens, Window
 from tests.analysis.records import make_run
 from tests.dataset.records import failed, graded, rich
 from tests.e2e.command import on_terminal, plain, realwork
@@ -37,8 +37,9 @@ def test_a_trajectory_says_what_was_called_how_it_ended_and_how_long_it_took():
         "tool execute_command error, exit 3, 1.50 s, waited 0.1 s for a CPU slot 5 passed warning [kept of 4096 bytes",
         "failed exit 1 0.5 s check 1 output of 1 AssertionError",
         "skipped 0.2 s a.py::test_b",
-        "reward 0.50: 1 of 2 test commands passed in a fresh sandbox; 3 files changed outside",
-        "for a trainer: no token ids of step 1, which stand in no sample",
+        "reward 0.50: 1 of 2 test commands passed in a fresh sandbox",
+        "for a trainer: There are no token ids of step 1, which stand in no sample.",
+        "for a trainer: 3 files changed outside the working directory, where no test saw them.",
     ):
         assert said in text
 
@@ -107,19 +108,35 @@ def with_tokens(*prefixes):
     """A graded trajectory whose steps have token ids, whose prompts share so many with what was before."""
     (first, _) = rich().steps
     tokens = [StepTokens(prefix_len=each, prompt=(1, 2, 3), completion=(4, 5), logprobs=(-1, -1)) for each in prefixes]
-    steps = [first.model_copy(update={"index": index, "tokens": each}) for index, each in enumerate(tokens)]
-    return graded(steps=tuple(steps))
+    whole = first.model_copy(update={"window": Window()})
+    steps = [whole.model_copy(update={"index": index, "tokens": each}) for index, each in enumerate(tokens)]
+    return graded(steps=tuple(steps), changed_outside=0)
 
 
 def test_what_keeps_a_trainer_from_it_is_said():
-    assert obstacles(with_tokens(0, 5)) == []
-    assert obstacles(with_tokens(0, 0)) == ["its prompts do not go on from one another: it stands in 2 samples"]
-    assert obstacles(graded()) == ["the agent took no step"]
-    (no_reward, no_step) = obstacles(failed())
-    assert no_reward.endswith("it ended with environment_error (sandbox): the container is gone")
-    assert no_step == "the agent took no step"
-    (no_ids,) = obstacles(graded(steps=(rich().steps[1],)))
-    assert no_ids.startswith("the endpoint told no token ids")
+    assert obstacles(graded()) == []
+    (why, what) = obstacles(failed())
+    assert why == "Its sandbox failed (SandboxLost)."
+    assert "has to leave this row out" in what
+    (why, _) = obstacles(failed().model_copy(update={"status": "cancelled"}))
+    assert why == "The rollout was cancelled before it had a grade."
+
+
+def test_what_a_trainer_has_to_mind_is_said():
+    assert cautions(with_tokens(0, 5)) == []
+    assert cautions(with_tokens(0, 0)) == ["Its prompts do not go on from one another: it stands in 2 samples."]
+    assert cautions(graded()) == ["The agent took no step."]
+    assert cautions(rich())[0] == "There are no token ids of step 1, which stand in no sample."
+    shortened, outside = cautions(rich())[1:]
+    assert shortened.startswith("The context was shortened")
+    assert outside.startswith("3 files changed outside the working directory")
+    (no_ids,) = cautions(graded(changed_outside=0, steps=(rich().steps[1],)))
+    assert no_ids.startswith("The endpoint told no token ids")
+    versions = zip(with_tokens(0, 5).steps, ("7", "8"), strict=True)
+    steps = tuple(each.model_copy(update={"policy_version": version}) for each, version in versions)
+    (versions, limit) = cautions(graded(status="truncated", steps=steps, changed_outside=0))
+    assert versions.startswith("The policy changed while it was played")
+    assert limit.startswith("A limit ended it (completed)")
 
 
 def test_one_is_paged_in_colours_on_a_terminal_and_plain_where_it_is_piped(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 
 from realwork.dataset.rows import row
 from realwork.types import Message, Step
-from realwork.web.rollout_page import rollout_view, whole_text
+from realwork.web.places import whole_text
+from realwork.web.rollout_page import rollout_view
 from tests.dataset.records import BEGAN, call, failed, graded, rich
 
 from .runs import conversation
@@ -50,8 +51,13 @@ def test_a_reward_that_a_plugin_set_says_so():
     judge = {"replaced_reward": 1.0, "analysis": {"loops": 2}, "suggestions": ["be brief"], "error": "slow"}
     said = json.dumps({"judge": judge})
     view = rollout_view(row(rich(1, plugin_data=said)))
-    assert view.reward_by == "Set by the plugin judge; the tests' own reward was 1.0."
-    lines = ["replaced the reward of the tests, 1.0", 'found {"loops": 2}', "suggests: be brief", "failed: slow"]
+    assert view.reward_by == "Set by the plugin judge; the tests' own reward was 1.00."
+    lines = [
+        "replaced the reward of the tests, 1.00",
+        'found {"loops": 2}',
+        "suggests: be brief",
+        "failed 1 of 1 times: slow",
+    ]
     assert view.plugins[0].lines == lines
 
 
@@ -99,7 +105,7 @@ def test_every_text_on_the_page_is_found_whole_in_its_place():
         text for step in view.steps for each in step.calls for text in (each.result.output, each.result.error) if text
     ]
     texts += [text for test in view.tests for text in (test.command, test.output, test.error) if text]
-    texts += [view.diff, *(text for _, text in view.documents)]
+    texts += [view.diff, *(text for _, text in view.documents), *(plugin.raw for plugin in view.plugins)]
     assert len(texts) > 15
     for text in texts:
         assert whole_text(columns, text.at) == text.head, text.at
