@@ -118,11 +118,13 @@ class EnvironmentOverview(Record):
     groups: list[Group]
 
 
-def overview(index: RunIndex) -> Overview:
-    """The numbers of a run, as its index has them."""
+_OF_SAMPLE = tuple(Sample.model_fields)
+
+
+def overview(index: RunIndex, by_environment: Sequence[EnvironmentOverview]) -> Overview:
+    """The numbers of a run, as its index has them, and those of its `environments`."""
     every = index.table
     rows = every.filter(every.column("counts"))
-    by_environment = environments(index)
     graded = rows.filter(pc.not_equal(rows.column("outcome"), "ungraded"))
     passed = pc.sum(pc.equal(rows.column("outcome"), "passed")).as_py() or 0
     return Overview(
@@ -189,7 +191,7 @@ def _group(environment_id: str, group_id: str, rows: Sequence[dict[str, Any]]) -
         group_id=group_id,
         environment_id=environment_id,
         size=max(len(rows), *(row["group_size"] or 0 for row in rows)),
-        samples=[Sample(**{name: row[name] for name in Sample.model_fields}) for row in rows],
+        samples=[Sample(**{name: row[name] for name in _OF_SAMPLE}) for row in rows],
         verdict=_verdict([row["outcome"] for row in rows]),
         mean_reward=mean(rewards),
         has_one_reward=len(rewards) > 1 and len(set(rewards)) == 1,

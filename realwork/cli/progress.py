@@ -119,8 +119,8 @@ class Progress:
 class TextProgress(Progress):
     """For people; `quiet` shows notes only."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        super().__init__()
+    def __init__(self, *, quiet: bool, every_s: float = TELL_EVERY_S) -> None:
+        super().__init__(every_s=every_s)
         self._quiet = quiet
         is_live = errors.is_terminal and not quiet
         live = Live(console=errors, get_renderable=self.picture, refresh_per_second=PICTURES_PER_S)

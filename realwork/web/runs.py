@@ -27,6 +27,7 @@ class Run:
         self.key = key
         self.index = index
         self._search = TextSearch(index)
+        self._counting = Lock()
         self._numbers: tuple[str, Overview, list[EnvironmentOverview]] | None = None
 
     @property
@@ -69,10 +70,12 @@ class Run:
         return Listing(self.index, asked, self._search.ids(asked.text) if asked.text else None)
 
     def _known(self) -> tuple[str, Overview, list[EnvironmentOverview]]:
-        version = self.index.version
-        if self._numbers is None or self._numbers[0] != version:
-            self._numbers = version, overview(self.index), environments(self.index)
-        return self._numbers
+        with self._counting:
+            version = self.index.version
+            if self._numbers is None or self._numbers[0] != version:
+                by_environment = environments(self.index)
+                self._numbers = version, overview(self.index, by_environment), by_environment
+            return self._numbers
 
 
 class Runs:

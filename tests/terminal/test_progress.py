@@ -93,6 +93,24 @@ def test_what_a_rollout_is_doing_is_one_line_of_text(doing, text):
     assert said(doing) == text
 
 
+def test_on_no_terminal_people_get_a_line_from_time_to_time(capfd):
+    with TextProgress(quiet=False, every_s=0.05) as told:
+        told.started("/out", [standing(graded=1, waiting=3)], 2)
+        told.rollout_started(spec())
+        told.rollout_finished(ended(prompt_tokens=9, cost_usd=0.5), standing(graded=2, successful=1, waiting=2))
+        told.rollout_finished(
+            ended(sample=1, status="failed", success=None, failure_cause="model"),
+            standing(graded=2, successful=1, failed=1),
+        )
+        time.sleep(0.3)
+    found = capfd.readouterr().err.splitlines()
+    assert found[0] == "3 rollouts, 2 at once. Trajectories go to /out"
+    told_again = [line for line in found if " in flight, " in line]
+    assert len(told_again) >= 2
+    pattern = r"2/3 rollouts, 0 in flight, .* successful, .*/s, 9 tokens, 0\.5000 USD, 1 failed: model, .* elapsed.*"
+    assert re.fullmatch(pattern, told_again[-1])
+
+
 def lines(capfd):
     return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
 

@@ -106,7 +106,7 @@ def test_a_search_sees_what_was_written_since(tmp_path):
 
 
 def test_a_run_in_numbers_counts_rollouts_once_and_spending_always(index):
-    numbers = overview(index)
+    numbers = overview(index, environments(index))
     assert (numbers.rollouts, numbers.attempts, numbers.graded, numbers.passed) == (5, 6, 4, 2)
     assert (numbers.success_rate, numbers.mean_reward) == (0.5, (1 + 0.5 + 1 + 0.5) / 4)
     assert (numbers.prompt_tokens, numbers.cost_usd) == (0, None)
@@ -142,5 +142,5 @@ def test_a_run_without_rows_has_numbers_that_are_not_there(tmp_path):
     (tmp_path / "run.json").write_text("{}")
     index = RunIndex(tmp_path)
     index.refresh()
-    numbers = overview(index)
+    numbers = overview(index, environments(index))
     assert (numbers.rollouts, numbers.success_rate, numbers.mean_reward, numbers.curves.time_s) == (0, None, None, [])

@@ -11,7 +11,7 @@ import pytest
 
 from tests.dataset.records import graded
 from tests.dataset.store import committed
-from tests.e2e.command import REALWORK, clean_environment, realwork
+from tests.e2e.command import REALWORK, clean_environment, realwork, wait_until
 
 
 @pytest.fixture
@@ -20,12 +20,12 @@ def run(tmp_path):
     return tmp_path / "first"
 
 
-def begun(*arguments, cwd):
+def begun(*arguments, cwd, **screen):
     """The viewer as a process, and the address that it prints."""
     process = subprocess.Popen(
         [REALWORK, "view", *map(str, arguments)],
         cwd=cwd,
-        env={name: value for name, value in clean_environment().items() if "DISPLAY" not in name},
+        env={name: value for name, value in clean_environment().items() if "DISPLAY" not in name} | screen,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -46,6 +46,19 @@ def test_it_serves_loopback_prints_the_address_and_ends_quietly(run, tmp_path):
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
         assert process.stderr.read() == "Ctrl-C ends it.\nStopped.\n"
+
+
+def test_it_opens_a_browser_where_there_is_a_screen(run, tmp_path):
+    browser, opened = tmp_path / "browser", tmp_path / "opened"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
+    browser.chmod(0o755)
+    process, address = begun(run, cwd=tmp_path, DISPLAY=":99", BROWSER=str(browser))
+    with process:
+        try:
+            wait_until(lambda: opened.exists() and opened.read_text(), seconds=20, what="the browser")
+            assert opened.read_text() == f"{address}\n"
+        finally:
+            process.kill()
 
 
 def test_another_address_is_served_to_those_who_have_the_token(run, tmp_path):

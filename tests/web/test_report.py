@@ -8,7 +8,7 @@ import plotly.graph_objects
 import pytest
 
 from realwork.analysis.index import RunIndex
-from realwork.analysis.overview import overview
+from realwork.analysis.overview import environments, overview
 from realwork.web.charts import comparison, run_charts
 from tests.dataset.records import failed, graded
 from tests.dataset.store import committed
@@ -58,7 +58,7 @@ def test_a_file_that_cannot_be_written_is_said_in_a_sentence(run, tmp_path):
 def test_plotly_knows_all_that_it_is_given(run):
     index = RunIndex(run)
     index.refresh()
-    curves = overview(index).curves
+    curves = overview(index, environments(index)).curves
     charts = [*run_charts(curves), *comparison([("a", curves), ("b", curves)])]
     assert len(charts) == 4
     for chart in charts:
