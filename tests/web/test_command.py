@@ -11,7 +11,7 @@ import pytest
 
 from tests.dataset.records import graded
 from tests.dataset.store import committed
-from tests.e2e.command import REALWORK, clean_environment, realwork, wait_until
+from tests.e2e.command import REALWORK, WITHOUT_PANDAS, clean_environment, realwork, wait_until
 
 
 @pytest.fixture
@@ -22,10 +22,11 @@ def run(tmp_path):
 
 def begun(*arguments, cwd, **screen):
     """The viewer as a process, and the address that it prints."""
+    here = clean_environment(**WITHOUT_PANDAS)
     process = subprocess.Popen(
         [REALWORK, "view", *map(str, arguments)],
         cwd=cwd,
-        env={name: value for name, value in clean_environment().items() if "DISPLAY" not in name} | screen,
+        env={name: value for name, value in here.items() if "DISPLAY" not in name} | screen,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
