@@ -150,7 +150,8 @@ def test_one_is_paged_in_colours_on_a_terminal_and_plain_where_it_is_piped(tmp_p
     assert "\x1b[" in paged
     assert "␛[2J" in paged
     assert "\x1b[2J" not in paged
-    piped = realwork("show", tmp_path, "r1:calc", cwd=tmp_path).stdout
+    assert "lines left out" in paged
+    piped = realwork("show", tmp_path, "r1:calc", "--full", cwd=tmp_path).stdout
     assert "\x1b" not in piped
-    assert "lines left out" in piped
-    assert "lines left out" not in realwork("show", tmp_path, "r1:calc", "--full", cwd=tmp_path).stdout
+    assert "line 25\n" in piped
+    assert "lines left out" not in piped
