@@ -4,6 +4,7 @@ import json
 import re
 from itertools import combinations
 
+import promql_parser
 import pytest
 
 from realwork.distributed.metrics import METRICS, TAGS
@@ -54,6 +55,11 @@ def test_the_dashboard_shows_every_metric_and_no_other():
         # The first of a kind is in no rate: a single failure would be seen nowhere.
         counted = names[base].kind != "gauge" and "sum by (cause)" not in expression
         assert ("rate(" in expression) == counted, expression
+
+
+def test_prometheus_understands_what_the_dashboard_asks():
+    for expression in {expression for _, _, expression in asked()}:
+        assert promql_parser.parse(expression.replace("$__rate_interval", "1m")).prettify()
 
 
 def test_the_dashboard_asks_for_tags_that_the_metric_has():
