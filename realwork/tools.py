@@ -4,6 +4,7 @@ Pure. A call that cannot be carried out becomes an `InvalidAction` that tells th
 """
 
 import json
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -69,8 +70,9 @@ _TOOLS: dict[str, type[_Arguments]] = {
 }
 
 
+@cache
 def tool_schemas() -> list[dict[str, Any]]:
-    """The tools in the form of the OpenAI chat API's `tools` parameter."""
+    """The tools in the form of the OpenAI chat API's `tools` parameter, not to be changed."""
     return [
         {"type": "function", "function": {"name": name, "description": kind.__doc__, "parameters": _parameters(kind)}}
         for name, kind in _TOOLS.items()

@@ -136,9 +136,10 @@ class Replica:
 
     async def _request(self, chat: list[dict[str, Any]], parameters: dict[str, Any]) -> Reply:
         response = await self._client.chat.completions.with_raw_response.create(
-            messages=chat,  # type: ignore[arg-type]
+            messages=(),
             model=self._config.model,
-            extra_body=parameters | self._config.extra_body,
+            # What stands here is sent as it is; messages of its own the client would go through again for every reply.
+            extra_body={"messages": chat} | parameters | self._config.extra_body,
         )
         reply = read_reply(response.content, self._config, show=self._head)
         version = response.headers.get(self._config.policy_version_header or "")

@@ -34,7 +34,7 @@ from realwork.types import Action, Record
 
 LARGEST_ANSWER_BYTES = 1 << 20
 LONGEST_REASON = 1000
-
+_ACTION: TypeAdapter[Action] = TypeAdapter(Action)
 
 State = Mapping[str, bytes]
 """What a plugin keeps for its next call: each value pickled, so that only that call opens it."""
@@ -137,7 +137,7 @@ def _action(answered: Any) -> Action:
     if not isinstance(answered, BaseModel | dict):
         raise PluginError(f"it must answer with a list of actions, not with {_kind(answered)} in it")
     with _plainly("an action that it answered with is wrong"):
-        action: Action = TypeAdapter(Action).validate_python(_fields(answered))
+        action: Action = _ACTION.validate_python(_fields(answered))
     for name, value in action.model_dump().items():
         if isinstance(value, str) and value != valid_text(value):
             raise PluginError(f"the {name} of an action must be valid text without NUL characters")
