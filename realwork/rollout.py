@@ -252,7 +252,8 @@ class _Attempt:
         rollout = self._config.rollout_config
         return Snapshots(
             sandbox,
-            interval=rollout.snapshot_interval if rollout.state_persistence_enabled and self._on_steps else None,
+            interval=rollout.snapshot_interval,
+            is_wanted=rollout.state_persistence_enabled and self._on_steps is not None,
             keep=rollout.keep_snapshots,
             begun=len(self._history.steps) if self._history else 0,
             on_snapshot=self._note_snapshot,

@@ -15,24 +15,35 @@ from realwork.types import Snapshot, Step
 
 log = logging.getLogger(__name__)
 
+WORTH_S = 60.0
+"""So much of an episode is worth more than a snapshot costs."""
 _CARRIED_OUT = ("ok", "error", "timeout")
 OnSnapshot = Callable[[int, Snapshot], Awaitable[None]]
 
 
 class Snapshots:
-    """Takes snapshots of `sandbox` every `interval` steps, never if that is null.
+    """Takes snapshots of `sandbox` every `interval` steps, or, if that is null, when much would be lost without.
 
     Args:
+        is_wanted: whether any is taken.
         keep: whether every one stays; else the newest alone.
         begun: steps that were taken before, in another sandbox.
         on_snapshot: told of each, with the index of the step after which it was taken.
     """
 
     def __init__(
-        self, sandbox: Sandbox, *, interval: int | None, keep: bool, begun: int = 0, on_snapshot: OnSnapshot
+        self,
+        sandbox: Sandbox,
+        *,
+        interval: int | None,
+        is_wanted: bool = True,
+        keep: bool,
+        begun: int = 0,
+        on_snapshot: OnSnapshot,
     ) -> None:
         self._sandbox = sandbox
         self._interval = interval
+        self._is_wanted = is_wanted
         self._keep = keep
         self._on_snapshot = on_snapshot
         self._looked_at = begun
@@ -52,12 +63,17 @@ class Snapshots:
 
     def after_step(self, steps: Sequence[Step]) -> None:
         """Begin a snapshot if one is due after the last of `steps`."""
-        if self._interval is None or len(steps) % self._interval:
-            return
         new = steps[self._looked_at :]
+        if not self._is_wanted or not self._is_due(len(steps), new):
+            return
         if any(each.status in _CARRIED_OUT for step in new for each in step.observations):
             self._looked_at = len(steps)
             self._taking = asyncio.create_task(self._take(len(steps) - 1))
+
+    def _is_due(self, taken: int, new: Sequence[Step]) -> bool:
+        if self._interval is not None:
+            return taken % self._interval == 0
+        return sum(step.llm_s + step.env_s for step in new) >= WORTH_S
 
     async def settled(self) -> None:
         """Return when the sandbox may be used again."""
@@ -71,7 +87,7 @@ class Snapshots:
             log.warning("No snapshot after step %d, nor later in this attempt: %s", index, error)
             snapshot = None
         if snapshot is None:
-            self._interval = None
+            self._is_wanted = False
             return
         await self._on_snapshot(index, snapshot)
         older, self._newest = self._newest, snapshot

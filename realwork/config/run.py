@@ -40,8 +40,9 @@ class RolloutConfig(Section):
     """Steps after which a running episode hands what it has to the store; if its process is lost, its row has them."""
     state_persistence_enabled: bool = True
     """Whether a running episode is kept: its steps are handed over and snapshots of its container are taken."""
-    snapshot_interval: Count = 5
-    """Steps after which the files of a running episode's container are kept as an image of its engine."""
+    snapshot_interval: Count | None = None
+    """Steps after which the files of a running episode's container are kept as an image of its engine. Null: as soon as
+    a minute of its time would be lost without."""
     keep_snapshots: bool = False
     """Whether snapshots stay on the engine; else an episode keeps its newest one, until its rollout has its row."""
     rollouts_per_actor: Count | None = None

@@ -1,6 +1,7 @@
 """When snapshots of a running episode are taken, who waits for them, and which of them stay."""
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
@@ -8,6 +9,8 @@ from realwork.errors import SandboxError, SandboxLost
 from realwork.model.scripted import ScriptedModel
 from realwork.sandbox.base import CommandResult
 from realwork.sandbox.memory import MemorySandbox
+from realwork.snapshots import Snapshots
+from realwork.types import Observation, Step
 
 from . import rollouts
 from .rollouts import OK, call, calls, run, says
@@ -24,15 +27,49 @@ def play(replies, answers=None, *, on_steps=keep_nothing, **given):
     return rollouts.play(replies, answers, on_steps=on_steps, **given)
 
 
+def told_of(told):
+    async def on_snapshot(index, _snapshot):
+        told.append(index)
+
+    return on_snapshot
+
+
+def step(index, seconds):
+    """A step that took so long, in which a command was carried out."""
+    ran = Observation(call_id="1", tool_name="execute_command", status="ok")
+    now = datetime.now(UTC)
+    return Step(index=index, message_index=0, started_at=now, llm_s=seconds / 2, env_s=seconds / 2, observations=(ran,))
+
+
 def taken(trajectory):
     """The ids of the snapshots by the index of their step."""
     return {step.index: step.state_snapshot.id for step in trajectory.steps if step.state_snapshot}
 
 
 def test_a_snapshot_is_taken_every_few_steps_and_stands_in_the_step():
-    trajectory, backends = play([run("ls")] * 11, LS)
+    trajectory, backends = play([run("ls")] * 11, LS, rollout_config={"snapshot_interval": 5})
     assert taken(trajectory) == {4: "snapshot-1", 9: "snapshot-2"}
     assert list(backends.sandbox.snapshots) == ["snapshot-2"]
+
+
+def test_without_a_number_of_steps_a_snapshot_is_taken_when_a_minute_would_be_lost():
+    sandbox, told = MemorySandbox(), []
+
+    async def begin_snapshots():
+        async with Snapshots(sandbox, interval=None, keep=False, on_snapshot=told_of(told)) as snapshots:
+            steps = []
+            for seconds in (20.0, 39.0, 0.5, 1.0, 59.0, 2.0, 70.0):
+                steps.append(step(len(steps), seconds))
+                snapshots.after_step(steps)
+                await snapshots.settled()
+
+    asyncio.run(begin_snapshots())
+    assert told == [3, 5, 6]
+
+
+def test_an_episode_of_seconds_takes_no_snapshot_by_itself():
+    trajectory, backends = play([run("ls")] * 11, LS)
+    assert (taken(trajectory), backends.sandbox.snapshots) == ({}, {})
 
 
 def test_snapshots_that_are_to_be_kept_all_stay():
