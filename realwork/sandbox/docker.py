@@ -89,6 +89,7 @@ class DockerSandbox:
     ) -> None:
         self._engine = engine
         self._spec = spec
+        self._found = found
         self._container_id = str(found["Id"])
         self._image_id = str(found["Image"])
         self._not_enforced = not_enforced
@@ -223,7 +224,7 @@ class DockerSandbox:
 
     async def _kill_all(self) -> None:
         async with self._killing:
-            await upkeep.kill_all(self._execs)
+            await upkeep.kill_all(self._found, self._execs)
 
     async def freeze(self) -> None:
         self.close()

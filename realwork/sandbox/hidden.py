@@ -14,29 +14,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from realwork.sandbox.cgroups import processes
+
 BLOCK_BYTES = 512
 """The unit of `st_blocks`."""
 MOST_OPEN = 50_000
 """Open and mapped files of a container that are looked at."""
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def hidden_bytes(found: Mapping[str, Any], *, with_volumes: bool = True) -> int:
     """Bytes on the disk, 0 where they cannot be seen; `found` is what the engine says of the container. Blocks."""
     pid = found["State"]["Pid"]
     volumes = [str(mount.get("Source") or "") for mount in found.get("Mounts") or [] if mount.get("Type") == "volume"]
-    total = _deleted_bytes(_processes(found["Id"], pid), _devices_in_memory(pid))
+    total = _deleted_bytes(processes(found["Id"], pid), _devices_in_memory(pid))
     return total + sum(map(_folder_bytes, filter(None, volumes if with_volumes else [])))
-
-
-def _processes(container_id: str, pid: int) -> Iterator[int]:
-    """Those of the container whose first one is `pid`, as this machine numbers them."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-            controller, path = line.split(":", 2)[1:]
-            if container_id in path and controller in ("pids", ""):
-                for file in (_CGROUPS / controller / path.lstrip("/")).rglob("cgroup.procs"):
-                    yield from map(int, file.read_text().split())
 
 
 def _devices_in_memory(pid: int) -> set[int]:
@@ -55,10 +46,10 @@ def _devices_in_memory(pid: int) -> set[int]:
     return devices
 
 
-def _deleted_bytes(processes: Iterator[int], in_memory: set[int]) -> int:
+def _deleted_bytes(pids: Iterator[int], in_memory: set[int]) -> int:
     """Of files that a process has open or mapped and that have no name any more."""
     sizes: dict[tuple[int, int], int] = {}
-    for path in islice(_open_files(processes), MOST_OPEN):
+    for path in islice(_open_files(pids), MOST_OPEN):
         with suppress(OSError):
             if os.readlink(path).endswith(" (deleted)"):  # noqa: PTH115 - one of very many
                 file = os.stat(path)  # noqa: PTH116
@@ -67,8 +58,8 @@ def _deleted_bytes(processes: Iterator[int], in_memory: set[int]) -> int:
     return sum(sizes.values())
 
 
-def _open_files(processes: Iterator[int]) -> Iterator[str]:
-    for pid in set(processes):
+def _open_files(pids: Iterator[int]) -> Iterator[str]:
+    for pid in set(pids):
         for folder in ("fd", "map_files"):
             with suppress(OSError), os.scandir(f"/proc/{pid}/{folder}") as entries:
                 for entry in entries:

@@ -122,6 +122,26 @@ def test_a_fork_bomb_is_bounded_cut_and_swept_away(bomb):
     assert int(left.stdout) < 8
 
 
+def stopped_after(client, command):
+    """What runs in a container once what `command` has left is stopped, and whether that took an exec."""
+    spec = make_spec()
+
+    async def scenario(sandbox):
+        await run(sandbox, command)
+        await sandbox.stop_processes()
+        return await run(sandbox, "pgrep -xc sleep")
+
+    began = int(time.time())
+    left = use(open_container, scenario, name=spec.name)
+    events = client.events(since=began, until=int(time.time()) + 1, decode=True, filters={"container": spec.name})
+    return left.stdout, any("kill -9 -1" in event["Action"] for event in events)
+
+
+def test_stopping_what_runs_takes_an_exec_only_where_something_does(client):
+    assert stopped_after(client, "true") == (b"1\n", False)
+    assert stopped_after(client, "sleep 60 >/dev/null 2>&1 &") == (b"1\n", True)
+
+
 def test_nothing_inside_can_end_or_stop_the_first_process():
     *_, after = outputs(
         "kill -9 -1", "kill -TERM 1; kill -INT 1; kill -9 1", "pkill -STOP sleep; pkill -KILL sleep", "echo fine"
