@@ -143,11 +143,18 @@ async def check_gradable(sandbox: Sandbox, environment: EnvironmentConfig, confi
         )
 
 
-async def grade(sandbox: Sandbox, grading: Grading, open_fresh: OpenSandbox) -> Grade:
+async def _nothing() -> None:
+    return None
+
+
+async def grade(
+    sandbox: Sandbox, grading: Grading, open_fresh: OpenSandbox, *, on_left: Callable[[], Awaitable[None]] = _nothing
+) -> Grade:
     """Run the environment's tests on what the agent left in `sandbox`, of which nothing else can be asked afterwards.
 
     Args:
         open_fresh: another sandbox in which the environment stands ready.
+        on_left: called when nothing runs in `sandbox` any more, and everything is as the agent has left it.
 
     Raises:
         GradingError: a sandbox failed before every test had its result.
@@ -155,27 +162,37 @@ async def grade(sandbox: Sandbox, grading: Grading, open_fresh: OpenSandbox) -> 
     with blame(GradingError, f"{grading.environment.id}: running the tests"):
         try:
             if grading.config.mode == "same":
-                return await _grade_same(sandbox, grading, open_fresh)
-            return await _grade_fresh(sandbox, grading, open_fresh)
+                return await _grade_same(sandbox, grading, open_fresh, on_left)
+            return await _grade_fresh(sandbox, grading, open_fresh, on_left)
         except ArtifactRejected as error:
             return _rejected(grading, str(error))
         except (SandboxError, FileError) as error:
             raise GradingError(f"{grading.environment.id}: the sandbox failed under the tests: {error}") from error
 
 
-async def _grade_same(sandbox: Sandbox, grading: Grading, open_fresh: OpenSandbox) -> Grade:
+async def _grade_same(
+    sandbox: Sandbox, grading: Grading, open_fresh: OpenSandbox, on_left: Callable[[], Awaitable[None]]
+) -> Grade:
     staged = [*grading.restaged, *grading.test_folders]
+    is_as_left = True
 
     async def make_ready(_: int) -> None:
+        nonlocal is_as_left
         await sandbox.stop_processes()
+        if is_as_left:
+            is_as_left = False
+            await on_left()
         await _stage(sandbox, grading, staged)
 
     return _grade(grading, await _run_tests(sandbox, grading, make_ready, open_fresh))
 
 
-async def _grade_fresh(sandbox: Sandbox, grading: Grading, open_fresh: OpenSandbox) -> Grade:
+async def _grade_fresh(
+    sandbox: Sandbox, grading: Grading, open_fresh: OpenSandbox, on_left: Callable[[], Awaitable[None]]
+) -> Grade:
     directory = grading.environment.working_directory
     await sandbox.freeze()
+    await on_left()
     counting = asyncio.create_task(_changed_outside(sandbox, directory))
     try:
         async with open_with_work(sandbox, grading.takeover, open_fresh) as fresh:

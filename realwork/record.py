@@ -96,6 +96,7 @@ class AttemptRecord:
         parent: the attempt that this one goes on from, null when it begins at the beginning.
         not_enforced: names of the protections that do not hold there.
         slots: the CPU slots that it takes.
+        final_diff: what the agent changed, null until it is known.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class AttemptRecord:
         self.not_enforced: tuple[str, ...] = ()
         self.slots: Slots = NoSlots()
         self.parent: Trajectory | None = None
+        self.final_diff: str | None = None
         self._spec = spec.model_copy(update={"resumed": None})
         self._settings = settings
         self._started_at = datetime.now(UTC)
@@ -171,6 +173,7 @@ class AttemptRecord:
             base_url_host=self.model.host if self.model else "",
             timing=timing,
             docker_image=self.environment.docker_image,
+            final_diff=self.final_diff,
             network=config.network(self.environment),
             environment=self._settings.environments_json.get(self.environment.id, "{}"),
             metadata=json.dumps(self._metadata()),

@@ -6,6 +6,7 @@ included.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -16,7 +17,7 @@ from realwork.activity import Activity
 from realwork.config import EnvironmentConfig, RunConfig
 from realwork.environment import Environment, PackedFolder
 from realwork.episode import Episode, EpisodeLimits, History, history_of
-from realwork.errors import Cancelled, GradingError, ImageError, PluginError, PrepareError, SandboxError
+from realwork.errors import Cancelled, FileError, GradingError, ImageError, PluginError, PrepareError, SandboxError
 from realwork.faultpoints import pass_through
 from realwork.grading import TRANSFER_S, Grading, grade
 from realwork.model.base import Model
@@ -29,6 +30,8 @@ from realwork.types import RolloutSpec, Snapshot, TerminatedReason, Trajectory
 
 if TYPE_CHECKING:
     from realwork.sandbox.prepared import Fetch
+
+log = logging.getLogger(__name__)
 
 OVERTIME_S = 30.0
 LONGEST_CHANGE = 3.0
@@ -214,6 +217,7 @@ class _Attempt:
             digest = parent.image_digest if parent else sandbox.image_digest
             self._record.place |= {"image_digest": digest, "node_id": sandbox.node_name}
             self._record.not_enforced = sandbox.not_enforced
+            await self._remember(environment, sandbox)
             self._record.seconds["boot_s"] = time.monotonic() - began
             async with self._backends.open_model(self._spec) as model:
                 self._record.model = model
@@ -322,6 +326,20 @@ class _Attempt:
         if self._on_steps is not None:
             await self._on_steps(self._record.trajectory())
 
+    async def _remember(self, environment: EnvironmentConfig, sandbox: Sandbox) -> None:
+        """Let the sandbox remember what the agent is given, which is not what a snapshot has."""
+        try:
+            since = self._record.place["image_digest"] if self._record.parent else None
+            await sandbox.remember(environment.working_directory, since=since)
+        except (SandboxError, FileError) as error:
+            log.info("%s: what the agent changes will not be told: %s", self._spec.trajectory_id, error)
+
+    async def _note_diff(self, sandbox: Sandbox) -> None:
+        try:
+            self._record.final_diff = await sandbox.diff()
+        except (SandboxError, FileError) as error:
+            log.info("%s: what the agent changed is not told: %s", self._spec.trajectory_id, error)
+
     async def _grade(self, environment: EnvironmentConfig, sandbox: Sandbox) -> None:
         grading = Grading(
             environment=environment,
@@ -339,7 +357,8 @@ class _Attempt:
             with self._timed("grade_s"):
                 async with asyncio.timeout(grading.longest_s):
                     anew = self._spec.model_copy(update={"resumed": None})
-                    found = await grade(sandbox, grading, partial(self._backends.open_sandbox, anew, environment))
+                    fresh = partial(self._backends.open_sandbox, anew, environment)
+                    found = await grade(sandbox, grading, fresh, on_left=partial(self._note_diff, sandbox))
                     uncounted = {} if self._spec.resumed is None else {"changed_outside": None}  # changes since then
                     self._record.grade = found.model_copy(update=uncounted)
         except TimeoutError as error:

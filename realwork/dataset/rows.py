@@ -50,7 +50,7 @@ _TRAJECTORY = _same(
         "started_at",
         "ended_at",
     ),
-    *("docker_image", "image_digest", "node_id", "network", "environment", "plugin_data"),
+    *("docker_image", "image_digest", "node_id", "network", "final_diff", "environment", "plugin_data"),
 )
 _TEST = {
     "name": "test_name",
@@ -99,8 +99,8 @@ _OBSERVATION = {
     "decision": "decision",
 }
 _SNAPSHOT = {"id": "snapshot_id", "taken_at": "snapshot_taken_at", "size_bytes": "snapshot_bytes"}
-_NOT_RECORDED = ("final_diff", "group_complete")
-"""What no trajectory knows; the store knows whether a group is complete."""
+_NOT_RECORDED = ("group_complete",)
+"""What no trajectory knows, but the store."""
 _RETRYABLE = "retryable"
 
 

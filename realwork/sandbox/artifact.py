@@ -52,7 +52,7 @@ def checked(
     reader = Chunks(chunks)
     gate = _Gate(directory, leave_out, most_bytes, most_entries)
     try:
-        with tarfile.open(fileobj=reader, mode="r|", bufsize=PIECE, tarinfo=_Entry) as archive:
+        with tarfile.open(fileobj=reader, mode="r|", bufsize=PIECE, tarinfo=Entry) as archive:
             while (entry := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # it would remember every entry
                 passed = gate.passed(entry)
@@ -68,7 +68,7 @@ def checked(
     yield END
 
 
-class _Entry(tarfile.TarInfo):
+class Entry(tarfile.TarInfo):
     """An entry whose extended header fits into memory."""
 
     @classmethod

@@ -168,7 +168,8 @@ class Sandbox(Protocol):
         """Kill everything that runs inside, but the sandbox's own first process."""
 
     async def freeze(self) -> None:
-        """End everything inside for good: only `archive` and `changed_outside` can be asked afterwards."""
+        """End everything inside for good: only `archive`, `changed_outside` and `diff` can be asked
+        afterwards."""
 
     def archive(self, directory: str) -> Iterator[bytes]:
         """A tar of what stands below `directory`, in pieces; blocks, for a thread. Not an error: that there is none.
@@ -179,6 +180,17 @@ class Sandbox(Protocol):
     async def changed_outside(self, directory: str) -> int | None:
         """How many files have been added, changed or deleted since the sandbox was opened, but not below `directory`
         nor where programs keep temporary files; null where that cannot be told."""
+
+    async def remember(self, directory: str, *, since: str | None = None) -> None:
+        """Remember how `directory` stands now, for `diff`. Not an error: that it cannot be.
+
+        Args:
+            since: an image, or null for now: the files are to be compared with those that it has.
+        """
+
+    async def diff(self) -> str | None:
+        """What has changed below the remembered folder, as `git diff` writes it, see `realwork.sandbox.patch`; "" when
+        nothing has, null where that cannot be told. Nothing may run inside meanwhile."""
 
     async def snapshot(self, *, keep: bool = False) -> Snapshot | None:
         """Every file as it is now, kept where another sandbox can be made of it; null where that is not possible.

@@ -17,6 +17,7 @@ from realwork.errors import FileError, SandboxLost
 from realwork.sandbox import containers, scripts, snapshots, upkeep
 from realwork.sandbox.abilities import DISK_QUOTA, abilities
 from realwork.sandbox.base import CommandResult, FileContent, Keep, SandboxSpec
+from realwork.sandbox.before import DIFF_S, Before, diff
 from realwork.sandbox.changes import TEMPORARY, count_changes
 from realwork.sandbox.channel import Channel
 from realwork.sandbox.disk import DiskGuard, watched
@@ -25,6 +26,7 @@ from realwork.sandbox.execs import Ended, Execs
 from realwork.sandbox.faults import check_fault_inside
 from realwork.sandbox.files import first_name
 from realwork.sandbox.memory_watch import MemoryWatch
+from realwork.sandbox.overlay import remember_container
 from realwork.sandbox.uncancelled import uncancelled
 from realwork.types import Snapshot
 
@@ -97,6 +99,7 @@ class DockerSandbox:
         self._channel = Channel(self._execs) if with_channel else None
         self._memory = MemoryWatch(self._execs)
         self._is_handed_over = False
+        self._before: Before | None = None
         self._killing = asyncio.Lock()
         self.guard: DiskGuard | None = None
         if spec.disk_mib is not None and (spec.read_only or DISK_QUOTA in not_enforced):
@@ -240,6 +243,13 @@ class DockerSandbox:
     async def changed_outside(self, directory: str) -> int | None:
         count = partial(count_changes, self._engine.client, self._container_id, (directory, *TEMPORARY))
         return await self._engine.call_within(COPY_S, "counting changed files", count)
+
+    async def remember(self, directory: str, *, since: str | None = None) -> None:
+        look = partial(remember_container, self._engine.client, self._found, directory, since)
+        self._before = await self._engine.call_within(2 * DIFF_S, f"remembering {directory}", look)
+
+    async def diff(self) -> str | None:
+        return await self._engine.call_within(2 * DIFF_S, "comparing files", partial(diff, self._before))
 
     async def snapshot(self, *, keep: bool = False) -> Snapshot | None:
         return await snapshots.take(

@@ -69,6 +69,10 @@ class EngineClient(docker.APIClient):
         found = self._result(self._get(url, params={"size": "1"}), json=True)  # type: ignore[attr-defined]
         return int(found.get("SizeRw") or 0)
 
+    def count_layers(self, image: str) -> int:
+        """How many layers an image is made of."""
+        return len(self.inspect_image(image)["RootFS"]["Layers"])  # type: ignore[no-untyped-call]
+
     def open_exec(self, exec_id: str) -> tuple[socket.socket, bytes]:
         """Start an exec; its connection, not blocking, and what of its output arrived along with the headers."""
         response = self._post_json(  # type: ignore[attr-defined]

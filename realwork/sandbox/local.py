@@ -15,11 +15,13 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from realwork.errors import FileError, SandboxError
 from realwork.sandbox import scripts
 from realwork.sandbox.base import CommandResult, FileContent, Keep, SandboxSpec
+from realwork.sandbox.before import Before, diff, remember_archive
 from realwork.sandbox.folders import clear, pack, read_start, unpack, write_whole
 from realwork.sandbox.processes import LocalCommand, kill_marked
 from realwork.sandbox.uncancelled import uncancelled
@@ -61,6 +63,7 @@ class LocalSandbox:
         self._work = root / WORK
         self._work_inside = posixpath.normpath(spec.working_directory)
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+        self._before: Before | None = None
         self._environment = {"PATH": path, **spec.environment_variables, "HOME": str(root)}
 
     @property
@@ -150,6 +153,12 @@ class LocalSandbox:
     async def changed_outside(self, directory: str) -> int | None:
         """Null: commands of a local sandbox may change anything on this machine."""
         return None
+
+    async def remember(self, directory: str, *, since: str | None = None) -> None:
+        self._before = await asyncio.to_thread(remember_archive, partial(self.archive, directory))
+
+    async def diff(self) -> str | None:
+        return await asyncio.to_thread(diff, self._before)
 
     async def snapshot(self, *, keep: bool = False) -> Snapshot | None:
         """None: what a local sandbox does is not confined to its folder, so a copy of it would restore nothing."""

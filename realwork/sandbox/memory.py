@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import partial
 
 from realwork.errors import FileError
 from realwork.sandbox.base import CommandResult, FileContent, Keep
+from realwork.sandbox.before import Before, diff, remember_archive
 from realwork.sandbox.files import pack_files, regular_files
 from realwork.types import Snapshot
 
@@ -45,6 +47,7 @@ class MemorySandbox:
         self.stops = 0
         self.snapshots: dict[str, dict[str, bytes]] = {}
         self._taken = 0
+        self._before: Before | None = None
         self.is_disk_full = False
 
     @property
@@ -113,6 +116,12 @@ class MemorySandbox:
 
     async def changed_outside(self, directory: str) -> int | None:
         return sum(not path.startswith(_checked(directory).rstrip("/") + "/") for path in self.files)
+
+    async def remember(self, directory: str, *, since: str | None = None) -> None:
+        self._before = remember_archive(partial(self.archive, directory))
+
+    async def diff(self) -> str | None:
+        return diff(self._before)
 
     async def set_network(self, network: str) -> None:
         self.network = network

@@ -122,6 +122,8 @@ class Trajectory(Record):
         reward: passed test commands over all of them, in [0, 1]; null when not graded.
         test_results: each test command, followed by its cases if it told of them.
         changed_outside: files changed outside the working directory, which a fresh sandbox does not get.
+        final_diff: what the agent changed in the working directory, as `git diff` writes it; "" for nothing, null where
+            that is not known.
         plugin_data: JSON text, `{plugin: what it said}`.
     """
 
@@ -142,6 +144,7 @@ class Trajectory(Record):
     test_results: tuple[TestResult, ...] = ()
     grading_mode: str | None = None
     changed_outside: int | None = None
+    final_diff: str | None = None
     messages: tuple[Message, ...] = ()
     tools: str = "[]"
     steps: tuple[Step, ...] = ()

@@ -176,6 +176,7 @@ def rich(sample=0, *, output="5 passed\n", **more):
         "image_digest": "sha256:1",
         "node_id": "node-1",
         "network": "bridge",
+        "final_diff": "diff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -1 +1 @@\n-1\n+2\n",
         "environment": '{"id": "calc"}',
         "plugin_data": '{"guard": {"blocked": 1}}',
         "metadata": '{"python": "3.12", "nested": {"a": [1, null]}}',
