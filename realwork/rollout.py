@@ -328,8 +328,10 @@ class _Attempt:
 
     async def _remember(self, environment: EnvironmentConfig, sandbox: Sandbox) -> None:
         """Let the sandbox remember what the agent is given, which is not what a snapshot has."""
+        since = self._record.place["image_digest"] if self._record.parent else None
+        if since is None and self._record.parent is not None:
+            return
         try:
-            since = self._record.place["image_digest"] if self._record.parent else None
             await sandbox.remember(environment.working_directory, since=since)
         except (SandboxError, FileError) as error:
             log.info("%s: what the agent changes will not be told: %s", self._spec.trajectory_id, error)

@@ -77,7 +77,7 @@ def _show(row: "Row", *, full: bool) -> None:
 
     os.environ.setdefault("LESS", "FRX")  # colours as they are, and no pager where all fits on the screen
     with results.pager(styles=True) if results.is_terminal else nullcontext():
-        Renderer(results, full=full).trajectory(trajectory(row), diff=row["final_diff"])
+        Renderer(results, full=full).trajectory(trajectory(row))
 
 
 def _list(directory: Path, *, environment: str | None, failed: bool, limit: int | None) -> None:

@@ -35,8 +35,8 @@ class Renderer:
         self._console = console
         self._full = full
 
-    def trajectory(self, trajectory: Trajectory, *, diff: str | None = None) -> None:
-        """Print all of `trajectory`, with the diff that it ended with, if its row has one."""
+    def trajectory(self, trajectory: Trajectory) -> None:
+        """Print all of `trajectory`."""
         self._rule(trajectory.spec.trajectory_id)
         for line in _head(trajectory):
             self._print(Text(visible(line)))
@@ -52,9 +52,9 @@ class Renderer:
         self._rule("tests")
         for test in trajectory.test_results:
             self._test(test)
-        if diff:
+        if trajectory.final_diff:
             self._rule("diff")
-            self._fold(diff, language="diff")
+            self._fold(trajectory.final_diff, language="diff")
         if notes := plugin_notes(trajectory):
             self._rule("plugins")
             self._print(Text(visible("\n".join(notes))))

@@ -80,6 +80,7 @@ duckdb.sql("from 'DIRECTORY/{FOLDER}/part-*.parquet'")
 | `total_*`, `timing` | sums of what the endpoint reported; where the seconds of the attempt went |
 | `model`, `sampling_params`, `seed` | the policy; `*_params`, `environment`, `plugin_data`, `metadata` are JSON |
 | `docker_image`, `image_digest`, `network`, `node_id` | where it happened |
+| `final_diff` | what the agent changed in the working directory, as `git diff` writes it; "" for nothing |
 
 Where the endpoint told token ids, `{SAMPLES_FOLDER}/part-*.parquet` has one row per token segment: `input_ids`,
 `completion_mask` (1 where the policy wrote the id), `logprobs` (0 elsewhere), the first `prompt_length` of them the

@@ -64,6 +64,7 @@ def test_the_conversation_is_whole_and_nothing_before_the_fork_is_done_again():
     assert trajectory.messages == whole.messages
     assert trajectory.steps[:4] == parent.steps[:4]
     assert (trajectory.reward, trajectory.spec.attempt, trajectory.spec.resumed) == (1.0, 1, None)
+    assert (trajectory.final_diff, whole.final_diff) == (None, "")  # nobody knows what was there at first
 
 
 def test_what_was_done_after_the_snapshot_is_not_taken_over():

@@ -19,6 +19,7 @@ from realwork.plugins.hooks import NoHooks, Verdict
 from realwork.rollout import run_rollout
 from realwork.sandbox.base import CommandResult
 from realwork.sandbox.files import pack_folder
+from realwork.sandbox.memory import MemorySandbox
 from realwork.tools import MAX_CALLS_PER_REPLY
 from realwork.types import CommandAction, InvalidAction, Message, Reply, Usage
 
@@ -137,8 +138,31 @@ def test_a_lost_sandbox_keeps_the_steps_already_taken(error):
     assert backends.closed
 
 
-def test_a_sandbox_that_fails_under_the_tests_is_no_reward():
+@pytest.mark.parametrize("mode", ["same", "fresh"])
+def test_what_the_agent_changed_is_told_as_it_left_it_before_folders_stand_again_as_given(tmp_path, mode):
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "a.txt").write_text("given\n")
+    weaken = calls(call("write_file", filepath="t/a.txt", content="weakened\n"))
+    folders = [("t", pack_folder(tmp_path / "t", "t"))]
+    trajectory, _ = play([weaken], folders=folders, environment={"grading_config": {"mode": mode}})
+    header = "diff --git a/t/a.txt b/t/a.txt\n--- a/t/a.txt\n+++ b/t/a.txt\n"
+    assert (trajectory.reward, trajectory.final_diff) == (1.0, header + "@@ -1 +1 @@\n-given\n+weakened\n")
+    untouched, _ = play([], folders=folders, environment={"grading_config": {"mode": mode}})
+    assert untouched.final_diff == ""
+
+
+def test_a_diff_that_cannot_be_had_changes_no_grade():
+    class Silent(MemorySandbox):
+        async def diff(self):
+            raise SandboxError("no answer")
+
+    trajectory, _ = play([says("done")], sandbox=Silent)
+    assert (trajectory.reward, trajectory.final_diff) == (1.0, None)
+
+
+def test_a_sandbox_that_fails_under_the_tests_is_no_reward_and_its_diff_stays():
     trajectory, _ = play([says("done")], {"check": SandboxLost("container died")})
+    assert trajectory.final_diff == ""
     assert (trajectory.failure_cause, trajectory.terminated_reason) == ("grading", "grading_error")
     assert (trajectory.reward, trajectory.success, trajectory.test_results) == (None, None, ())
 

@@ -114,6 +114,8 @@ def test_a_rollout_that_is_cut_off_goes_on_from_its_last_snapshot(run_id, tmp_pa
     assert second["n_steps"] == TURNS + 1
     assert [message["role"] for message in second["messages"]] == ["system", "user"] + ["assistant", "tool"] * 7
     assert second["image_digest"] == first["image_digest"]
+    assert "+++ b/steps\n@@ -0,0 +1,6 @@\n+0\n+1\n+2\n+3\n+4\n+5\n" in second["final_diff"]
+    assert ("prepared" in second["final_diff"], first["final_diff"]) == (False, None)
     assert second["total_prompt_tokens"] == 10 * (TURNS + 1 - 3)
     taken = [step["step_index"] for step in second["steps"] if step["state_snapshot"]]
     assert taken == [2, 5]

@@ -10,6 +10,29 @@ from tests.endpoint import DONE, Endpoint, run
 from .command import environment, realwork, rows, run_file
 
 TESTS = "from work import add\n\ndef test_add():\n    assert add(1, 2) == 3\n"
+SOLVED = """diff --git a/work.py b/work.py
+--- a/work.py
++++ b/work.py
+@@ -1 +1 @@
+-def add(a, b): pass
++def add(a, b): return a + b
+"""
+CHEATED = """diff --git a/tests/test_work.py b/tests/test_work.py
+--- a/tests/test_work.py
++++ b/tests/test_work.py
+@@ -1,4 +1 @@
+-from work import add
+-
+-def test_add():
+-    assert add(1, 2) == 3
++def test_add(): pass
+diff --git a/work.py b/work.py
+--- a/work.py
++++ b/work.py
+@@ -1 +1 @@
+-def add(a, b): pass
++import os; os._exit(0)
+"""
 AGENTS = {
     "oracle": "echo 'def add(a, b): return a + b' >work.py; touch /etc/elsewhere",
     "nop": "true",
@@ -50,7 +73,13 @@ def test_the_solution_is_worth_1_and_nothing_and_a_cheat_0_in_both_modes(docker_
         for mode in ("fresh", "same")
     }
     shown = realwork("show", tmp_path / "out" / "graded", "graded:oracle-fresh", cwd=tmp_path).stdout
-    assert "1 files changed outside the working directory, which no test saw" in shown
+    assert "1 files changed outside the working directory, where no test saw them" in shown
+    assert {name: row["final_diff"] for name, row in found.items()} == {
+        f"{agent}-{mode}": diff
+        for agent, diff in {"oracle": SOLVED, "nop": "", "cheat": CHEATED}.items()
+        for mode in ("fresh", "same")
+    }
+    assert "+def add(a, b): return a + b" in shown
     assert {name: row["grading_mode"] for name, row in found.items()} == {
         name: name.rpartition("-")[2] for name in found
     }

@@ -82,10 +82,21 @@ def _busybox(folder: Path) -> Path:
     return folder / "unpacked" / "bin" / "busybox"
 
 
+def image_after(script: str) -> Callable[[EngineClient, str], None]:
+    """Makes the base image with what `script` does in it."""
+
+    def make(client: EngineClient, name: str) -> None:
+        with _after(client, script) as container_id:
+            client.commit(container_id, name)
+
+    return make
+
+
 @contextmanager
 def _after(client: EngineClient, script: str) -> Iterator[str]:
     """The id of a stopped container of the base image in which `script` has run."""
-    container_id = client.create_container(IMAGE, ["/bin/sh", "-c", script])["Id"]
+    offline = client.create_host_config(network_mode="none")
+    container_id = client.create_container(IMAGE, ["/bin/sh", "-c", script], host_config=offline)["Id"]
     try:
         client.start(container_id)
         assert client.wait(container_id)["StatusCode"] == 0

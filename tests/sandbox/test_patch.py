@@ -16,7 +16,7 @@ def file(content, mode=REGULAR):
 
 
 def changed(before, after, path="f"):
-    return patch([Change(path, before and file(before), after and file(after))])
+    return patch([Change(path, None if before is None else file(before), file(after))])
 
 
 def test_nothing_changed_is_no_text():
@@ -108,14 +108,14 @@ def test_the_history_is_counted_alone():
 
 
 def lines(count, seed):
-    source = random.Random(seed)  # noqa: S311 - no secret
+    source = random.Random(seed)
     return [b"%d\n" % source.randrange(50) for _ in range(count)]
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git on this machine")
 @pytest.mark.parametrize("count", [0, 1, 3, 7, 40, 400, 9000])
 def test_git_applies_what_is_written(tmp_path, count):
-    source = random.Random(count)  # noqa: S311 - no secret
+    source = random.Random(count)
     before = lines(count, 1)
     after = [line for line in before if source.random() > 0.1]
     for _ in range(5):
@@ -129,7 +129,7 @@ def test_git_applies_what_is_written(tmp_path, count):
 
 def shuffled(count, width):
     content = [b"%d\n" % (number % width) for number in range(count)]
-    random.Random(1).shuffle(content)  # noqa: S311 - no secret
+    random.Random(1).shuffle(content)
     return b"".join(content)
 
 
@@ -139,7 +139,7 @@ def test_files_that_differ_everywhere_take_no_longer(width):
     for count in (190, 2000, 7999, 30_000):
         text = changed(b"".join(sorted(shuffled(count, width).splitlines(keepends=True))), shuffled(count, width))
         assert text.startswith("diff --git")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 5
 
 
 def test_more_than_there_is_time_for_is_an_error():

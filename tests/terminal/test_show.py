@@ -17,9 +17,9 @@ from tests.e2e.command import on_terminal, plain, realwork
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 <script>alert(1)</script> [bold]not markup[/bold] \u202eevil\u202c"
 
 
-def rendered(trajectory, *, diff=None, **options):
+def rendered(trajectory, **options):
     console = Console(file=io.StringIO(), width=120, soft_wrap=True, highlight=False, emoji=False)
-    Renderer(console, **options).trajectory(trajectory, diff=diff)
+    Renderer(console, **options).trajectory(trajectory)
     return console.file.getvalue()
 
 
@@ -58,8 +58,8 @@ def test_what_an_agent_printed_is_shown_as_text_wherever_it_stands():
 
 
 def test_a_diff_is_shown_where_the_row_has_one():
-    assert " diff " not in rendered(rich())
-    text = rendered(rich(), diff=f"--- a/x\n+++ b/x\n+{HOSTILE}\n")
+    assert "─ diff ─" not in rendered(rich(final_diff=""))
+    text = rendered(rich(final_diff=f"--- a/x\n+++ b/x\n+{HOSTILE}\n"))
     assert "─ diff ─" in text
     assert "\n+␛[2J" in text
     assert folded("+new\n-old", language="diff").spans
