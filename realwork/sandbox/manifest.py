@@ -6,6 +6,7 @@ Guarantees: memory is bounded whatever comes; nothing touches the disk of this m
 import hashlib
 import posixpath
 import tarfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from realwork.sandbox.patch import LINK, MOST_FILE_BYTES, SPECIAL, Change, File,
 MOST_BYTES = 256 << 20
 """Of an archive."""
 MOST_ENTRIES = 100_000
+READ_S = 5.0
 KEPT_BYTES = 32 << 20
 """Of contents; those that come later are known by their digest."""
 
@@ -96,8 +98,10 @@ def _below(root: str, name: str) -> str:
 
 
 def _bounded(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    total = 0
+    total, end = 0, time.monotonic() + READ_S
     for chunk in chunks:
+        if time.monotonic() > end:
+            raise ValueError(f"a folder takes more than {READ_S:g} s to be read")
         total += len(chunk)
         if total > MOST_BYTES:
             raise ValueError(f"a folder of more than {MOST_BYTES >> 20} MiB")

@@ -8,15 +8,15 @@ import logging
 import os
 import posixpath
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from realwork.sandbox.before import Before, remember_archive
 from realwork.sandbox.engine import EngineClient
-from realwork.sandbox.patch import LINK, MOST_FILE_BYTES, SPECIAL, Change, File, git_mode
+from realwork.sandbox.patch import LINK, MOST_FILE_BYTES, MOST_FILES, SPECIAL, Change, File, git_mode, is_history
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ MOST_NAMES = 200_000
 LONGEST_PATH = 4096
 PIECE = 1 << 20
 _FOLDER = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+_LISTED = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _CAP_SYS_ADMIN = 21
 _OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 _UNSUPPORTED = ("trusted.overlay.redirect", "user.overlay.redirect")
@@ -42,6 +43,7 @@ class _Leaf(NamedTuple):
     mode: int
     size: int
     mtime_ns: int
+    ctime_ns: int
 
     @property
     def is_file(self) -> bool:
@@ -53,6 +55,14 @@ class _Leaf(NamedTuple):
             return git_mode(self.mode, is_link=not self.is_file)
         return SPECIAL
 
+    @property
+    def looks(self) -> tuple[str, int, int]:
+        """What differs when the content does, unless somebody wants it not to."""
+        return self.git_mode, self.size, self.mtime_ns
+
+
+_Pair = tuple[_Leaf | None, _Leaf | None]
+
 
 class Overlay:
     """A folder of a container in two states: as `before` alone makes it, and with the layers `above` on top of them."""
@@ -60,6 +70,7 @@ class Overlay:
     def __init__(self, above: Roots, before: Roots, directory: str) -> None:
         self._roots = (above + before, before)
         self._directory = posixpath.normpath(directory).rstrip("/")
+        self._as_given: set[tuple[str, int]] = set()
 
     def is_untouched(self) -> bool:
         """Whether the folder is no link, and both states are the same, as far as sizes and times tell.
@@ -70,19 +81,31 @@ class Overlay:
         now, was = (_resolved(roots, self._directory) for roots in self._roots)
         if now is None or was is None:
             return False
-        return all(_looks_same(*pair) for pair in _differing(self._directory, was, now))
+        for before, after in _differing(self._directory, was, now):
+            if before is None or after is None or before.looks != after.looks:
+                return False
+            self._as_given.add((after.path, after.ctime_ns))
+        return True
 
     def changes(self) -> Iterator[Change]:
-        """What differs, in the order of paths, which begin below the folder.
+        """What differs, in the order of paths, which begin below the folder; without contents beyond what is shown.
 
         Raises:
             OSError, ValueError: that cannot be told.
         """
-        now, was = (_resolved(roots, self._directory) or () for roots in self._roots)
-        found = _differing(self._directory, was, now)
+        now, was = (_resolved(roots, self._directory) for roots in self._roots)
+        if was is None:
+            raise ValueError("the working directory is a link")
+        found = _differing(self._directory, was, now or ())
+        shown = 0
         for before, after in sorted(found, key=lambda pair: os.fsencode((pair[0] or pair[1]).path)):  # type: ignore[union-attr]
-            change = _change(before, after, len(self._directory) + 1)
+            if after is not None and (after.path, after.ctime_ns) in self._as_given:
+                continue
+            path = (before or after).path[len(self._directory) + 1 :]  # type: ignore[union-attr]
+            is_shown = shown < MOST_FILES and not is_history(path)
+            change = _change(path, before, after, is_shown=is_shown)
             if change is not None:
+                shown += is_shown
                 yield change
 
 
@@ -138,70 +161,77 @@ def _resolved(roots: Roots, directory: str) -> Roots | None:
     """The layers in which `directory` is a folder, which may be none; null when a link or a file stands in its way."""
     path = ""
     for name in directory.split("/")[1:]:
-        path = f"{path}/{name}"
-        found = _find(roots, path)
+        with _folders(roots, path) as folders:
+            found = _find(folders, roots, f"{path}/{name}")
         if isinstance(found, _Leaf):
             return None
-        roots = found
+        roots, path = found, f"{path}/{name}"
     return roots
 
 
-def _differing(directory: str, was: Roots, now: Roots) -> Iterator[tuple[_Leaf | None, _Leaf | None]]:
+def _differing(directory: str, was: Roots, now: Roots) -> Iterator[_Pair]:
     """What is no folder before and after, wherever these stand in different layers."""
     waiting, names, changes = [(directory, was, now)], 0, 0
     while waiting:
         path, was, now = waiting.pop()
         if len(path) > LONGEST_PATH:
             raise ValueError("a path is too long")
-        for name in {name for root in set(was) ^ set(now) for name in _names(root, path)}:
-            pair = _find(was, f"{path}/{name}"), _find(now, f"{path}/{name}")
-            before, after = (found if isinstance(found, _Leaf) else None for found in pair)
-            names, changes = names + 1, changes + bool(before or after)
-            if names > MOST_NAMES or changes > MOST_CHANGES:
-                raise ValueError("too many changes")
-            if before or after:
-                yield before, after
-            folders = [() if isinstance(found, _Leaf) else found for found in pair]
-            if folders[0] != folders[1]:
-                waiting.append((f"{path}/{name}", folders[0], folders[1]))
+        with _folders({*was, *now}, path) as folders:
+            for name in {name for root in {*was} ^ {*now} for name in os.listdir(folders[root])}:  # noqa: PTH208
+                below = f"{path}/{name}"
+                pair = _find(folders, was, below), _find(folders, now, below)
+                before, after = (found if isinstance(found, _Leaf) else None for found in pair)
+                names, changes = names + 1, changes + bool(before or after)
+                if names > MOST_NAMES or changes > MOST_CHANGES:
+                    raise ValueError("too many changes")
+                if before or after:
+                    yield before, after
+                old, new = (() if isinstance(found, _Leaf) else found for found in pair)
+                if old != new:
+                    waiting.append((below, old, new))
 
 
-def _find(roots: Roots, path: str) -> _Leaf | Roots:
-    """What stands at `path`, the parent of which is a folder in all `roots`; no roots if there is nothing."""
+def _find(folders: Mapping[str, int], roots: Roots, path: str) -> _Leaf | Roots:
+    """What stands at `path`, the parent of which is open in all `roots`; no roots if there is nothing."""
     found: list[str] = []
-    folder, name = posixpath.split(path)
+    name = posixpath.basename(path)
     for root in roots:
-        with _opened(root, folder, _FOLDER) as parent:
-            try:
-                entry = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if stat.S_ISCHR(entry.st_mode) and entry.st_rdev == 0:  # it says that there is nothing below, either
-                break
-            if not stat.S_ISDIR(entry.st_mode):
-                return tuple(found) or _Leaf(root, path, entry.st_mode, entry.st_size, entry.st_mtime_ns)
+        try:
+            entry = os.stat(name, dir_fd=folders[root], follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISCHR(entry.st_mode) and entry.st_rdev == 0:  # it says that there is nothing, nor in lower layers
+            break
+        if not stat.S_ISDIR(entry.st_mode):
+            times = entry.st_mtime_ns, entry.st_ctime_ns
+            return tuple(found) or _Leaf(root, path, entry.st_mode, entry.st_size, *times)
         found.append(root)
-        if _hides(root, path):
+        if _hides(folders[root], name):
             break
     return tuple(found)
 
 
-def _hides(root: str, path: str) -> bool:
-    """Whether the folder hides those of layers below it.
+def _hides(parent: int, name: str) -> bool:
+    """Whether the folder hides those of lower layers.
 
     Raises:
         ValueError: it stands for a folder of another name.
     """
-    with _opened(root, path, os.O_RDONLY | os.O_DIRECTORY) as folder:
+    folder = os.open(name, _LISTED, dir_fd=parent)
+    try:
         marks = os.listxattr(folder)
         if any(mark in _UNSUPPORTED for mark in marks):
             raise ValueError("a folder was renamed in a way that is not understood")
         return any(os.getxattr(folder, mark) == b"y" for mark in marks if mark in _OPAQUE)
+    finally:
+        os.close(folder)
 
 
-def _names(root: str, path: str) -> list[str]:
-    with _opened(root, path, os.O_RDONLY | os.O_DIRECTORY) as folder:
-        return os.listdir(folder)  # noqa: PTH208 - one that is open
+@contextmanager
+def _folders(roots: Iterable[str], path: str) -> Iterator[dict[str, int]]:
+    """The folder at `path`, open in each of `roots`."""
+    with ExitStack() as stack:
+        yield {root: stack.enter_context(_opened(root, path, _LISTED)) for root in roots}
 
 
 @contextmanager
@@ -220,24 +250,24 @@ def _opened(root: str, path: str, flags: int) -> Iterator[int]:
         os.close(file)
 
 
-def _change(before: _Leaf | None, after: _Leaf | None, prefix: int) -> Change | None:
-    """The change, of whose path `prefix` characters are left out; null when there is none but of owners and times."""
-    was, now = (leaf and _file(leaf) for leaf in (before, after))
-    if before and after and was and now and was.mode == now.mode:
-        unread = was.content is None and now.content is None and was.size_bytes == now.size_bytes
-        if was.content == now.content and (not unread or not before.is_file or _equal_files(before, after)):
-            return None
-    path = (before or after).path  # type: ignore[union-attr]
-    return Change(path[prefix:], was or None, now or None)
+def _change(path: str, before: _Leaf | None, after: _Leaf | None, *, is_shown: bool) -> Change | None:
+    """The change, null when there is none but of owners and times; contents are read where they matter."""
+    if before is None or after is None or before.git_mode != after.git_mode:
+        return Change(path, before and _file(before, reads=is_shown), after and _file(after, reads=is_shown))
+    was, now = _file(before), _file(after)
+    if was.content != now.content or was.size_bytes != now.size_bytes:
+        return Change(path, was, now)
+    is_equal = was.content is not None or not before.is_file or _equal_files(before, after)
+    return None if is_equal else Change(path, was, now)
 
 
-def _file(leaf: _Leaf) -> File:
-    if leaf.git_mode == LINK:
+def _file(leaf: _Leaf, *, reads: bool = True) -> File:
+    if leaf.git_mode == LINK and reads:
         folder, name = posixpath.split(leaf.path)
         with _opened(leaf.root, folder, _FOLDER) as parent:
             target = os.fsencode(os.readlink(name, dir_fd=parent))
         return File(LINK, target, len(target))
-    if leaf.is_file and leaf.size <= MOST_FILE_BYTES:
+    if leaf.is_file and leaf.size <= MOST_FILE_BYTES and reads:
         return File(leaf.git_mode, b"".join(_pieces(leaf)), leaf.size)
     return File(leaf.git_mode, None, leaf.size if leaf.is_file else 0)
 
@@ -257,10 +287,3 @@ def _pieces(leaf: _Leaf) -> Iterator[bytes]:
 
 def _equal_files(one: _Leaf, other: _Leaf) -> bool:
     return all(a == b for a, b in zip(_pieces(one), _pieces(other), strict=False))
-
-
-def _looks_same(before: _Leaf | None, after: _Leaf | None) -> bool:
-    told: Sequence[tuple[str, int, int] | None] = [
-        leaf and (leaf.git_mode, leaf.size, leaf.mtime_ns) for leaf in (before, after)
-    ]
-    return told[0] == told[1]

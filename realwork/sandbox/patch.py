@@ -70,7 +70,7 @@ def patch(changes: Iterable[Change], *, longest_s: float = math.inf) -> str:
     for change in changes:
         if time.monotonic() > end:
             raise TimeoutError(f"there is more to compare than {longest_s:g} s are enough for")
-        if HISTORY in change.path.split("/"):
+        if is_history(change.path):
             history += 1
             continue
         part = "".join(_parts(change, clock)) if shown < MOST_FILES and length < MOST_CHARACTERS else ""
@@ -84,6 +84,11 @@ def patch(changes: Iterable[Change], *, longest_s: float = math.inf) -> str:
     if history:
         parts.append(f"# {_files(history)} changed in {HISTORY}\n")
     return "".join(parts)
+
+
+def is_history(path: str) -> bool:
+    """Whether `path` lies in the history of a repository, which is counted alone."""
+    return HISTORY in path.split("/")
 
 
 def git_mode(mode: int, *, is_link: bool) -> str:
