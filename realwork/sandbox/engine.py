@@ -282,6 +282,7 @@ def connect(base_url: str | None = None) -> EngineClient:
     except (DockerException, RequestException, OSError) as error:
         raise SandboxError(f"The Docker engine at {address} does not answer: {advice(error)}") from error
     client.address = address
+    client.trust_env = not address.startswith(UNIX)  # else each request looks for a proxy on the way to a socket
     return client
 
 
