@@ -85,8 +85,8 @@ class Group(Record):
     """Samples of one task that are compared with each other.
 
     Attributes:
-        verdict: `all passed` and `all failed` teach a group-relative trainer nothing if their rewards are alike, too;
-            `open` is a group with fewer than two grades.
+        verdict: `all passed` and `all failed`, with one reward, teach a group-relative trainer nothing; `mixed` has
+            more than one outcome or reward; `open` is a group with fewer than two grades.
         size: planned samples.
     """
 
@@ -192,19 +192,19 @@ def _group(environment_id: str, group_id: str, rows: Sequence[dict[str, Any]]) -
         environment_id=environment_id,
         size=max(len(rows), *(row["group_size"] or 0 for row in rows)),
         samples=[Sample(**{name: row[name] for name in _OF_SAMPLE}) for row in rows],
-        verdict=_verdict([row["outcome"] for row in rows]),
+        verdict=_verdict([(row["outcome"], row["reward"]) for row in rows]),
         mean_reward=mean(rewards),
         has_one_reward=len(rewards) > 1 and len(set(rewards)) == 1,
     )
 
 
-def _verdict(outcomes: Iterable[Outcome]) -> Verdict:
-    graded = [outcome for outcome in outcomes if outcome != "ungraded"]
+def _verdict(samples: Iterable[tuple[Outcome, float | None]]) -> Verdict:
+    graded = [sample for sample in samples if sample[0] != "ungraded"]
     if len(graded) < 2:
         return "open"
     if len(set(graded)) > 1:
         return "mixed"
-    return "all passed" if graded[0] == "passed" else "all failed"
+    return "all passed" if graded[0][0] == "passed" else "all failed"
 
 
 def _time(rows: pa.Table) -> dict[str, float]:

@@ -134,11 +134,17 @@ def _ledgers(directory: Path) -> Iterator[list[sqlite3.Connection]]:
     """Copies of the ledgers of a run, opened, for the length of the block."""
     with ExitStack() as opened, blame(StoreError, f"the ledger of {directory} cannot be read"):
         folder = Path(opened.enter_context(TemporaryDirectory(prefix="realwork-view-")))
-        yield [
+        ledgers = [
             opened.enter_context(closing(sqlite3.connect(_copied(file, folder))))
             for shard in shards_of(directory)
             if (file := shard.ledger_file(directory)).exists()
         ]
+        yield [ledger for ledger in ledgers if _has_tables(ledger)]
+
+
+def _has_tables(ledger: sqlite3.Connection) -> bool:
+    """False in the first moments of a run."""
+    return bool(ledger.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
 def _copied(ledger: Path, folder: Path) -> Path:

@@ -93,12 +93,12 @@ def trajectories(directory: Path | str) -> Iterator[Trajectory]:
 
 
 def find(directory: Path, trajectory_id: str) -> Iterator[Trajectory]:
-    """The trajectory of that id, else all whose id begins with it, one by one; raises as `find_rows` does."""
+    """The trajectory of that id, else all that `find_rows` finds, one by one; raises as that does."""
     return (trajectory(row) for row in find_rows(directory, trajectory_id))
 
 
 def find_rows(directory: Path, trajectory_id: str) -> Iterator[Row]:
-    """The row of the trajectory of that id, else of all whose id begins with it, one by one.
+    """The row of the trajectory of that id, else of all whose id begins with it, also without the run's, one by one.
 
     Raises:
         InputError: there is no run.
@@ -111,7 +111,8 @@ def find_rows(directory: Path, trajectory_id: str) -> Iterator[Row]:
         return
     for part in parts:
         for name in _ids(part):
-            if name.startswith(trajectory_id) and (row := _row(part, name)):
+            without_run = name.partition(":")[2]
+            if (name.startswith(trajectory_id) or without_run.startswith(trajectory_id)) and (row := _row(part, name)):
                 yield row
 
 

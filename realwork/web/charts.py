@@ -38,7 +38,7 @@ def run_charts(curves: Curves) -> list[Chart]:
         return []
     unit, seconds = next(each for each in _UNITS if each[1] * _FEWEST <= curves.time_s[-1] or each[1] == 1)
     times = [value / seconds for value in curves.time_s]
-    charts = [_progress(curves, times, unit), _success(curves, times, unit), _tokens(curves, times, unit)]
+    charts = [_progress(curves, times, unit), *_success(curves, times, unit), _tokens(curves, times, unit)]
     return [chart for chart in charts if chart.traces]
 
 
@@ -50,9 +50,10 @@ def comparison(runs: Sequence[tuple[str, Curves]]) -> list[Chart]:
         for place, (run, curves) in enumerate(runs):
             graded = [passed + failed for passed, failed in zip(curves.passed, curves.failed, strict=True)]
             traces.append(_line(_name(run), graded, getattr(curves, name), f"series-{place % 6 + 1}"))
-        last = [f"{visible(run)} {_percent(_last(getattr(curves, name)))}" for run, curves in runs]
+        last = [f"{visible(run)} {_said(getattr(curves, name))}" for run, curves in runs]
         says = f"{title} of the latest rollouts: {'; '.join(last)}."
-        charts.append(Chart(title=title, says=says, traces=traces, x_title="graded rollouts", is_share=True))
+        is_share = all(_is_share(getattr(curves, name)) for _, curves in runs)
+        charts.append(Chart(title=title, says=says, traces=traces, x_title="graded rollouts", is_share=is_share))
     return charts
 
 
@@ -73,16 +74,21 @@ def _progress(curves: Curves, times: Sequence[float], unit: str) -> Chart:
     return Chart(title="Rollouts", says=says, traces=traces, x_title=unit)
 
 
-def _success(curves: Curves, times: Sequence[float], unit: str) -> Chart:
-    rate, reward = _last(curves.success_rate), _last(curves.mean_reward)
+def _success(curves: Curves, times: Sequence[float], unit: str) -> list[Chart]:
+    """Both in one plot where rewards lie between 0 and 1, else one for each; none before the first grade."""
+    if _last(curves.success_rate) is None:
+        return []
     window = f"over the latest {curves.window} graded rollouts"
-    says = f"Success rate {_percent(rate)} and mean reward {_percent(reward)} {window}."
-    traces = [
-        _line("success rate", times, curves.success_rate, "passed"),
-        _line("mean reward", times, curves.mean_reward, "series-1"),
+    rate = _line("success rate", times, curves.success_rate, "passed")
+    reward = _line("mean reward", times, curves.mean_reward, "series-1")
+    said = f"Success rate {_said(curves.success_rate)}", f"mean reward {_said(curves.mean_reward)} {window}."
+    if _is_share(curves.mean_reward):
+        says = " and ".join(said)
+        return [Chart(title="Success and reward", says=says, traces=[rate, reward], x_title=unit, is_share=True)]
+    return [
+        Chart(title="Success", says=f"{said[0]} {window}.", traces=[rate], x_title=unit, is_share=True),
+        Chart(title="Reward", says=said[1].capitalize(), traces=[reward], x_title=unit),
     ]
-    shown = traces if rate is not None else []
-    return Chart(title="Success and reward", says=says, traces=shown, x_title=unit, is_share=True)
 
 
 def _tokens(curves: Curves, times: Sequence[float], unit: str) -> Chart:
@@ -115,5 +121,11 @@ def _last(values: Sequence[float | None]) -> float | None:
     return next((value for value in reversed(values) if value is not None), None)
 
 
-def _percent(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.0%}"
+def _is_share(values: Sequence[float | None]) -> bool:
+    return all(value is None or 0 <= value <= 1 for value in values)
+
+
+def _said(values: Sequence[float | None]) -> str:
+    """The last value, as a share where all are."""
+    last = _last(values)
+    return "unknown" if last is None else f"{last:.0%}" if _is_share(values) else f"{last:.2f}"

@@ -5,6 +5,7 @@ Guarantees: every value that a template prints is escaped; texts of agents are m
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -70,15 +71,18 @@ class Pages:
 
     def runs(self, runs: Sequence[Run]) -> str:
         """All runs, side by side."""
-        shown = [(run, run.overview()) for run in runs]
+        shown = [(run, run.overview()) for run in runs if run.problem is None]
         charts = comparison([(run.name, each.curves) for run, each in shown if each.graded])
-        return self._render("runs.html", runs=shown, charts=charts, version=version_of(runs))
+        broken = [run for run in runs if run.problem is not None]
+        return self._render("runs.html", runs=shown, broken=broken, charts=charts, version=version_of(runs))
 
     def run(self, run: Run) -> str:
         """One run in numbers."""
         shown = run.overview()
         running = run.index.running[:_IN_FLIGHT]
-        return self._render("run.html", run=run, o=shown, charts=run_charts(shown.curves), running=running)
+        until = datetime.now(UTC) if run.is_played else shown.ended_at
+        charts = run_charts(shown.curves)
+        return self._render("run.html", run=run, o=shown, until=until, charts=charts, running=running)
 
     def environments(self, run: Run, show: str, page: int) -> str:
         """The environments that have groups of the kind that is to be shown; others of their groups are left out."""
@@ -179,7 +183,7 @@ class Pages:
 
 def version_of(runs: Sequence[Run]) -> str:
     """What changes when one of the runs does."""
-    return " ".join(run.version for run in runs)
+    return " ".join(run.problem or run.version for run in runs)
 
 
 def _failing(tests: Sequence[TestView]) -> list[TestView]:

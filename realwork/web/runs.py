@@ -12,7 +12,7 @@ from realwork.analysis.index import RunIndex, run_indexes
 from realwork.analysis.listing import Asked, Listing
 from realwork.analysis.overview import EnvironmentOverview, Group, Overview, environments, overview
 from realwork.analysis.search import TextSearch
-from realwork.errors import InputError
+from realwork.errors import InputError, StoreError
 
 
 class Run:
@@ -21,11 +21,13 @@ class Run:
     Attributes:
         key: what stands for it in addresses: the name of its directory, with a number where two have the same.
         index: its attempts.
+        problem: why it could not be read when that was last tried, else null.
     """
 
     def __init__(self, key: str, index: RunIndex) -> None:
         self.key = key
         self.index = index
+        self.problem: str | None = None
         self._search = TextSearch(index)
         self._counting = Lock()
         self._numbers: tuple[str, Overview, list[EnvironmentOverview]] | None = None
@@ -41,6 +43,15 @@ class Run:
     @property
     def is_played(self) -> bool:
         return self.index.is_played
+
+    def refresh(self) -> None:
+        """Read what is new, or find out why that is impossible."""
+        try:
+            self.index.refresh()
+        except StoreError as error:
+            self.problem = str(error)
+        else:
+            self.problem = None
 
     def address(self, view: str = "", **query: object) -> str:
         """Where a view of the run is found; what is empty stays out of the query."""
@@ -92,16 +103,16 @@ class Runs:
         self._find()
 
     def all(self) -> list[Run]:
-        """The runs in the order of their names, up to date.
+        """The runs in the order of their names, up to date; one that cannot be read has a problem.
 
         Raises:
-            StoreError: one cannot be read.
+            InputError: there is none any more.
         """
         with self._access:
             self._find()
             runs = sorted(self._runs.values(), key=lambda run: run.key)
         for run in runs:
-            run.index.refresh()
+            run.refresh()
         return runs
 
     def get(self, key: str) -> Run | None:
@@ -111,14 +122,14 @@ class Runs:
             StoreError: it cannot be read.
         """
         with self._access:
-            if key not in self._runs:
-                self._find()
+            self._find()
             run = self._runs.get(key)
         if run is not None:
             run.index.refresh()
         return run
 
     def _find(self) -> None:
+        self._runs = {key: run for key, run in self._runs.items() if run.index.directory.is_dir()}
         known = {run.index.directory for run in self._runs.values()}
         try:
             found = run_indexes(self._directories)

@@ -66,6 +66,7 @@ def test_a_trajectory_is_found_by_its_id_or_all_that_begin_with_a_prefix(tmp_pat
     make_run(tmp_path, [failed(1), graded(1, attempt=1), graded(10), graded(2)])
     assert ids(find(tmp_path, "r1:calc:1:0")) == ["r1:calc:1:0"]
     assert ids(find(tmp_path, "r1:calc:1")) == ["r1:calc:1:0", "r1:calc:1:1", "r1:calc:10:0"]
+    assert ids(find(tmp_path, "calc:10:0")) == ["r1:calc:10:0"]
     assert ids(find(tmp_path, "other")) == []
 
 

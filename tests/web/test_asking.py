@@ -133,7 +133,7 @@ def test_groups_that_teach_nothing_are_told_from_the_others(tmp_path):
     ]
     (environment,) = environments(index_of(tmp_path, records))
     verdicts = [(group.verdict, group.has_one_reward) for group in environment.groups]
-    assert verdicts == [("all passed", True), ("all failed", False), ("all failed", True), ("open", False)]
+    assert verdicts == [("all passed", True), ("mixed", False), ("all failed", True), ("open", False)]
     assert environment.pass_at_k == pytest.approx({1: 3 / 7, 2: 1 - 6 / 21, 4: 1 - 1 / 35})
     assert [sample.outcome for sample in environment.groups[3].samples] == ["passed", "ungraded"]
 

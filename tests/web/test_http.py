@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 import time
 
 import pytest
@@ -183,6 +184,43 @@ def test_one_run_is_shown_at_once_and_several_side_by_side(site, runs, tmp_path)
         assert 'href="/runs/r1~2"' in page
         committed(tmp_path / "later", [graded(0)])
         assert 'href="/runs/later"' in both.get("/").text
+
+
+def test_a_run_that_cannot_be_read_hides_no_other(tmp_path):
+    for name in ("bad", "good"):
+        committed(tmp_path / name, [graded(0)])
+    (part,) = (tmp_path / "bad").glob("trajectories/*.parquet")
+    part.write_bytes(part.read_bytes()[:100])
+    with viewer(tmp_path) as site:
+        page, alone, other = site.get("/"), site.get("/runs/bad"), site.get("/runs/good")
+    assert (page.status, alone.status, other.status) == (200, 500, 200)
+    assert "/runs/good" in page.text
+    assert f"It cannot be read: {part} cannot be read" in page.text
+    assert part.name in alone.text
+
+
+def test_a_run_whose_directory_goes_leaves_the_page(tmp_path):
+    for name in ("gone", "stays", "stays-too"):
+        committed(tmp_path / name, [graded(0)])
+    with viewer(tmp_path) as site:
+        before = site.get("/").text
+        shutil.rmtree(tmp_path / "gone")
+        after = site.get("/")
+    assert "/runs/gone" in before
+    assert after.status == 200
+    assert "/runs/gone" not in after.text
+    assert "/runs/stays" in after.text
+
+
+def test_a_run_in_its_first_moments_has_a_page(tmp_path):
+    for name in ("first", "second"):
+        committed(tmp_path / name, [graded(0)])
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "run.json").write_text("{}")
+    (begun / "ledger.sqlite").touch()
+    with viewer(tmp_path) as site:
+        assert (site.get("/").status, site.get("/runs/begun").status) == (200, 200)
 
 
 def test_a_rollout_in_flight_is_shown_with_the_steps_so_far(tmp_path):
