@@ -52,7 +52,8 @@ def _of_play(trajectory: Trajectory) -> Iterator[str]:
     if trajectory.status == "truncated":
         yield f"A limit ended it ({trajectory.terminated_reason}); what was there then is graded."
     if trajectory.changed_outside:
-        yield f"{trajectory.changed_outside} files changed outside the working directory, where no test saw them."
+        files = "1 file" if trajectory.changed_outside == 1 else f"{trajectory.changed_outside} files"
+        yield f"{files} changed outside the working directory, where no test saw them."
 
 
 def _steps(indices: Sequence[int]) -> str:
