@@ -43,7 +43,8 @@ class Overview(Record):
 
     Attributes:
         planned: 0 where that is not known.
-        time_s: where the seconds of all attempts went, by the columns of `timing`, and `other_s` of the agent's time.
+        time_s: where the seconds of all attempts went, by the columns of `timing`, and `other_s` for the rest, such as
+            plugins.
         reasons: rollouts by the reason for which they ended.
         steps: mean of the rollouts.
     """
@@ -209,7 +210,9 @@ def _verdict(samples: Iterable[tuple[Outcome, float | None]]) -> Verdict:
 
 def _time(rows: pa.Table) -> dict[str, float]:
     seconds = {name: pc.sum(rows.column(name)).as_py() or 0.0 for name in TIMES}
-    seconds["other_s"] = max(0.0, seconds.pop("agent_s") - seconds["llm_s"] - seconds["env_s"] - seconds["slot_s"])
+    del seconds["agent_s"]  # which contains others
+    whole_s = pc.sum(rows.column("duration_s")).as_py() or 0.0
+    seconds["other_s"] = max(0.0, whole_s + seconds["queue_s"] - sum(seconds.values()))
     return seconds
 
 

@@ -99,6 +99,8 @@ def _list(directory: Path, *, environment: str | None, failed: bool, limit: int 
             str(each.n_steps),
             f"{each.duration_s:.1f}",
         )
+    if environment is not None and not rows.row_count and not failed:
+        raise InputError(f"no trajectory in {directory} is of an environment '{environment}'")
     results.print(rows)
     if more:
         results.print(f"{more} more; --all lists them, --environment ID and --failed choose", markup=False)

@@ -150,7 +150,7 @@ def _head(trajectory: Trajectory) -> Iterator[str]:
     if trajectory.fork_step is not None:
         yield f"goes on after {trajectory.fork_step} steps of {trajectory.parent_trajectory_id}"
     reward = "no reward" if trajectory.reward is None else f"reward {trajectory.reward:.2f}"
-    yield f"{trajectory.status} ({trajectory.terminated_reason}), {reward}, {totals.n_steps} steps"
+    yield f"{_ending(trajectory)}, {reward}, {totals.n_steps} steps"
 
 
 def _of_step(step: Step) -> str:
@@ -203,11 +203,16 @@ def _outcome(trajectory: Trajectory) -> Iterator[str]:
     """How it ended, how the reward came about, and what keeps a trainer from it."""
     if trajectory.reward is None:
         why = f"{trajectory.failure_cause}: {trajectory.error_message}"
-        yield f"{trajectory.status} ({trajectory.terminated_reason}), no reward. {why}"
+        yield f"{_ending(trajectory)}, no reward. {why}"
     else:
-        yield f"{trajectory.status} ({trajectory.terminated_reason}), {_reward(trajectory)}"
+        yield f"{_ending(trajectory)}, {_reward(trajectory)}"
     for each in (*obstacles(trajectory), *cautions(trajectory)):
         yield f"for a trainer: {each}"
+
+
+def _ending(trajectory: Trajectory) -> str:
+    status, reason = trajectory.status, trajectory.terminated_reason
+    return status if status == reason else f"{status} ({reason})"
 
 
 def _reward(trajectory: Trajectory) -> str:
