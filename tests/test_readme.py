@@ -162,3 +162,9 @@ def test_the_demo_ends_as_the_readme_shows(docker_image, tmp_path):
     shown = next(block for block in blocks("") if "calculator_api_half" in block)
     assert shape(result.stdout) == shape(shown)
     assert Path(tmp_path / "trajectories").is_dir()
+
+
+def test_the_pictures_are_there_and_small():
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert len(pictures) >= 2
+    assert all((REPOSITORY / picture).stat().st_size < 100_000 for picture in pictures)

@@ -257,6 +257,58 @@ def test_a_page_is_whole_for_screen_readers_and_on_a_small_screen(browser, big, 
         browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+FAINT_TEXTS = """
+const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const over = ([r, g, b, a = 1], below) => [r, g, b].map((each, i) => a * each + (1 - a) * below[i]);
+const light = (colour) => colour.map((each) => each / 255)
+    .map((each) => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, each, i) => sum + each * [0.2126, 0.7152, 0.0722][i], 0);
+const behind = (element) => {
+    if (!element) return [255, 255, 255];
+    return over(channels(getComputedStyle(element).backgroundColor), behind(element.parentElement));
+};
+const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), faint = [];
+while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || !element.checkVisibility()) continue;
+    if (element.closest("svg, script, .unseen")) continue;
+    const paper = behind(element), ink = over(channels(getComputedStyle(element).color), paper);
+    const [dark, bright] = [light(paper), light(ink)].sort((a, b) => a - b);
+    const ratio = (bright + 0.05) / (dark + 0.05);
+    if (ratio < 4.5) faint.push(`${ratio.toFixed(2)} ${element.className} ${texts.currentNode.data.slice(0, 40)}`);
+}
+return [...new Set(faint)];
+"""
+"""Texts whose contrast with what is behind them is below that of WCAG's level AA."""
+
+
+@pytest.mark.parametrize("view", ["", "/environments", "/rollouts", "rollout"])
+def test_every_text_can_be_read_in_light_and_dark(browser, big, view):
+    browser.open(f"{big}/rollouts?filter=outcome:failed" if view == "rollout" else big + view)
+    if view == "rollout":
+        browser.open(browser.one("a.row").get_attribute("href"))
+    faint = []
+    for _ in range(2):
+        faint += browser.js(FAINT_TEXTS)
+        browser.one("[data-action=theme]").click()
+    assert faint == []
+
+
+def test_groups_without_contrast_are_marked_and_pass_at_k_stands_beside_them(browser, big):
+    for verdict in ("all failed", "all passed"):
+        browser.open(f"{big}/environments?show={verdict}")
+        assert {each.text for each in browser.all(".badge")} == {verdict}
+    browser.open(f"{big}/environments")
+    heads = [each.text for each in browser.all("thead th")]
+    cells = [each.text for each in browser.all("tbody tr:first-child > *")]
+    shares = {head: cell for head, cell in zip(heads, cells, strict=True) if head.startswith("pass@")}
+    assert list(shares) == ["pass@1", "pass@2", "pass@4", "pass@8"]
+    assert shares["pass@1"] == cells[heads.index("Success")]
+    values = [float(share.rstrip("%")) for share in shares.values() if share != "–"]  # a group may lack grades
+    assert len(values) >= 3
+    assert values == sorted(values)
+
+
 def test_the_browser_refuses_nothing_of_ours(browser, big):
     browser.driver.get_log("browser")
     browser.open(big)
