@@ -304,7 +304,7 @@ def test_groups_without_contrast_are_marked_and_pass_at_k_stands_beside_them(bro
     shares = {head: cell for head, cell in zip(heads, cells, strict=True) if head.startswith("pass@")}
     assert list(shares) == ["pass@1", "pass@2", "pass@4", "pass@8"]
     assert shares["pass@1"] == cells[heads.index("Success")]
-    values = [float(share.rstrip("%")) for share in shares.values() if share != "–"]  # a group may lack grades
+    values = [float(share.rstrip("%")) for share in shares.values() if share.endswith("%")]  # a group may lack grades
     assert len(values) >= 3
     assert values == sorted(values)
 
