@@ -1,6 +1,6 @@
 """Episodes per second, end to end, beside what the engine alone can do in the same run.
 
-The model is an HTTP server on loopback that answers at once, so that what is measured is realwork: its actors,
+The model is a process of its own on loopback that answers at once, so that what is measured is realwork: its actors,
 sandboxes, client, grading and store, all as a user has them.
 """
 
@@ -8,71 +8,121 @@ import asyncio
 import json
 import statistics
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from realwork.api import run
-from realwork.bench.endpoint import endpoint
+from realwork.bench.processes import CpuWatch
+from realwork.bench.served import Served, served_model
+from realwork.bench.spread import Spread, spread
+from realwork.dataset.read import trajectories
 from realwork.distributed.result import Observer
+from realwork.errors import InputError
 from realwork.runfile import load_run_file
 from realwork.sandbox.engine import open_engine
 from realwork.sandbox.yardstick import raw_containers_per_s
 from realwork.types import Record
 
 MEMORY_MIB = 256
+MODES = ("same", "fresh")
+FEWEST = 4
+"""Episodes for each at once: the first quarter of a run, and its last ones, are not in its steady rate."""
+
+
+class ModeBench(Record):
+    """What was measured in one mode of grading.
+
+    Attributes:
+        episodes_per_s: while all actors play: from the end of the first quarter of the episodes until as many are left
+            as play at once.
+        whole_per_s: of a whole run, the start of its actors included.
+        engine_per_s: containers that the engine alone creates, starts and removes, at the same parallelism; of each
+            round the mean of one measurement before its run and one after it.
+        ratio: `episodes_per_s` over `engine_per_s`, round by round.
+        cpu_ms: CPU milliseconds of an episode by part, the medians of the rounds; see `processes.cpu_by_part`.
+        successful: rows that are graded successful, of all rounds.
+    """
+
+    episodes_per_s: Spread
+    whole_per_s: Spread
+    engine_per_s: Spread
+    ratio: Spread
+    cpu_ms: dict[str, float]
+    successful: int
 
 
 class EpisodesBench(Record):
-    """What was measured.
+    """What was measured, by the mode of grading."""
 
-    Attributes:
-        engine_containers_per_s: the engine alone (create, start, remove), the median of one measurement before the run
-            and one after it, at the same parallelism.
-        episodes_per_s: over the seconds from the driver's start to the last row, the start of the actors included.
-        ratio: episodes_per_s over engine_containers_per_s.
-        rows: rows that are graded successful.
-    """
-
+    rounds: int
     episodes: int
     commands: int
     parallel: int
-    seconds: float
-    episodes_per_s: float
-    engine_containers_per_s: float
-    ratio: float
-    rows: int
+    modes: dict[str, ModeBench]
+
+
+class _Round(NamedTuple):
+    steady: float
+    whole: float
+    engine: float
+    cpu_ms: dict[str, float]
+    successful: int
 
 
 def bench_episodes(
-    image: str, *, episodes: int, commands: int, parallel: int, observer: Observer | None = None
+    image: str, *, rounds: int, episodes: int, commands: int, parallel: int, observer: Observer | None = None
 ) -> EpisodesBench:
-    """Play `episodes` rollouts of `commands` commands each, `parallel` at a time, and measure the engine around it.
+    """Play `episodes` rollouts of `commands` commands each, `parallel` at a time, `rounds` times in each mode.
 
     Raises:
-        InputError: there is no engine, or not the image.
+        InputError: there is no engine, or not the image; or the episodes are too few for their parallelism.
     """
-    with tempfile.TemporaryDirectory(prefix="realwork-bench-") as folder, _model_server(commands) as base_url:
+    if episodes < FEWEST * parallel:
+        raise InputError(f"{parallel} rollouts at once need at least {FEWEST * parallel} episodes, not {episodes}")
+    measured: dict[str, list[_Round]] = {mode: [] for mode in MODES}
+    with served_model(commands) as model:
+        for _ in range(rounds):
+            for mode in MODES:
+                measured[mode].append(_round(image, model, mode, episodes, parallel, observer))
+    modes = {mode: _together(each) for mode, each in measured.items()}
+    return EpisodesBench(rounds=rounds, episodes=episodes, commands=commands, parallel=parallel, modes=modes)
+
+
+def _round(image: str, model: Served, mode: str, episodes: int, parallel: int, observer: Observer | None) -> _Round:
+    engine = [asyncio.run(_engine_rate(image, episodes, parallel))]
+    with tempfile.TemporaryDirectory(prefix="realwork-bench-") as folder:
         file = Path(folder) / "run.json"
-        file.write_text(json.dumps(_run_file(image, base_url, folder, episodes, commands, parallel)))
-        run_file = load_run_file(file)
-        before = asyncio.run(_engine_rate(image, episodes, parallel))
-        result = run(run_file, observer=observer)
-        after = asyncio.run(_engine_rate(image, episodes, parallel))
-    engine = statistics.median([before, after])
-    rate = episodes / result.duration_s
-    return EpisodesBench(
-        episodes=episodes,
-        commands=commands,
-        parallel=parallel,
-        seconds=result.duration_s,
-        episodes_per_s=rate,
-        engine_containers_per_s=engine,
-        ratio=rate / engine,
-        rows=sum(each.successful for each in result.environments),
+        limits = {"max_parallel_rollouts": parallel, "trajectory_output_path": f"{folder}/trajectories"}
+        document = run_document(image, model.base_url, limits, episodes) | {"grading_config": {"mode": mode}}
+        file.write_text(json.dumps(document))
+        with CpuWatch(model.pid) as watch:
+            result = run(load_run_file(file), observer=observer)
+        ends = sorted(each.ended_at for each in trajectories(result.directory))
+    engine.append(asyncio.run(_engine_rate(image, episodes, parallel)))
+    begin, end = episodes // 4, episodes - parallel
+    first, last, cpu_s = watch.between(ends[begin].timestamp(), ends[end].timestamp())
+    played = sum(first < each.timestamp() <= last for each in ends)
+    return _Round(
+        steady=(end - begin) / (ends[end] - ends[begin]).total_seconds(),
+        whole=episodes / result.duration_s,
+        engine=statistics.mean(engine),
+        cpu_ms={part: 1000 * seconds / max(1, played) for part, seconds in cpu_s.items()},
+        successful=sum(each.successful for each in result.environments),
     )
+
+
+def run_document(image: str, base_url: str, rollout_config: dict[str, Any], episodes: int) -> dict[str, Any]:
+    """A run file of so many episodes of one environment."""
+    environment = {"id": "bench", "docker_image": image, "prompt": "bench", "unit_tests": ["test -f file-0"]}
+    return {
+        "environments": [environment],
+        "template_prompt": "bench",
+        "llm_config": {"model": "bench", "base_url": base_url},
+        "rollout_config": rollout_config,
+        "episode_control_config": {"max_episodes": episodes, "safety_limit": episodes},
+        "sandbox_config": {"memory_mib": MEMORY_MIB},
+    }
 
 
 async def _engine_rate(image: str, count: int, parallel: int) -> float:
@@ -80,45 +130,13 @@ async def _engine_rate(image: str, count: int, parallel: int) -> float:
         return await raw_containers_per_s(engine, image, count=count, parallel=parallel)
 
 
-def _run_file(image: str, base_url: str, folder: str, episodes: int, commands: int, parallel: int) -> dict[str, Any]:
-    environment = {
-        "id": "bench",
-        "docker_image": image,
-        "prompt": "bench",
-        "unit_tests": [f"test -f file-{commands - 1}"],
-    }
-    return {
-        "environments": [environment],
-        "template_prompt": "bench",
-        "llm_config": {"model": "bench", "base_url": base_url},
-        "rollout_config": {"max_parallel_rollouts": parallel, "trajectory_output_path": f"{folder}/trajectories"},
-        "episode_control_config": {"max_episodes": episodes, "safety_limit": episodes},
-        "sandbox_config": {"memory_mib": MEMORY_MIB},
-    }
-
-
-@contextmanager
-def _model_server(commands: int) -> Iterator[str]:
-    """The base URL of an endpoint that runs `commands` commands and then marks the task as done."""
-
-    def answer(body: bytes) -> bytes:
-        turn = sum(message["role"] == "assistant" for message in json.loads(body)["messages"])
-        return json.dumps(_completion(turn, commands)).encode()
-
-    server = endpoint(answer)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def _completion(turn: int, commands: int) -> dict[str, Any]:
-    name, arguments = ("mark_done", "{}")
-    if turn < commands:
-        name, arguments = "execute_command", json.dumps({"command": f"echo {turn} > file-{turn}; ls"})
-    call = {"id": f"call_{turn}", "type": "function", "function": {"name": name, "arguments": arguments}}
-    message = {"role": "assistant", "content": None, "tool_calls": [call]}
-    return {"model": "bench", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+def _together(rounds: Sequence[_Round]) -> ModeBench:
+    parts = rounds[0].cpu_ms
+    return ModeBench(
+        episodes_per_s=spread([each.steady for each in rounds]),
+        whole_per_s=spread([each.whole for each in rounds]),
+        engine_per_s=spread([each.engine for each in rounds]),
+        ratio=spread([each.steady / each.engine for each in rounds]),
+        cpu_ms={part: statistics.median(each.cpu_ms[part] for each in rounds) for part in parts},
+        successful=sum(each.successful for each in rounds),
+    )

@@ -6,7 +6,6 @@ process, with as many rollouts in flight as no single machine could hold.
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import random
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from realwork.api import run
+from realwork.bench.processes import Process, named
 from realwork.config import RunConfig
 from realwork.distributed.cluster import Node
 from realwork.distributed.driver import Driver
@@ -36,6 +36,7 @@ from realwork.runfile import load_run_file
 from realwork.schedule import EnvironmentProgress, Schedule
 from realwork.types import Record, RolloutSpec, RolloutSummary
 
+SHARES = (16, 4, 1)
 NODES = 3
 PARALLEL = 6
 GROUP = 8
@@ -65,6 +66,10 @@ class PlayedBench(Record):
     store_mib: tuple[float, float]
     graded: int
 
+    @property
+    def both_ms(self) -> float:
+        return self.driver_ms + self.store_ms
+
 
 class SimulatedBench(Record):
     """Rollouts whose actors were simulated.
@@ -86,38 +91,23 @@ class SimulatedBench(Record):
 
 
 class ScaleBench(Record):
-    """Both measurements."""
+    """Both measurements; `played` at a 16th, a quarter and all of the rollouts."""
 
-    played: PlayedBench
+    played: list[PlayedBench]
     simulated: SimulatedBench
 
 
 def bench_scale(*, rollouts: int, in_flight: int, nodes: int) -> ScaleBench:
-    """Play `rollouts` on a real Ray, then twice `in_flight`, that many at once, over `nodes` simulated nodes.
+    """Play shares of `rollouts` on a real Ray; then twice `in_flight`, that many at once, over simulated `nodes`.
 
     Whole groups are played, so it may be a few more.
 
     Raises:
         InputError: no Ray can be started.
     """
-    return ScaleBench(played=_play(_whole_groups(rollouts)), simulated=asyncio.run(_simulate(in_flight, nodes)))
-
-
-class _Process:
-    """What a process of this machine has used."""
-
-    def __init__(self, pid: int) -> None:
-        self._folder = Path(f"/proc/{pid}")
-
-    @property
-    def cpu_s(self) -> float:
-        fields = (self._folder / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / 100
-
-    @property
-    def memory_mib(self) -> float:
-        lines = (self._folder / "status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+    with several_local_nodes(NODES, memory_mib=NODE_MIB) as address:
+        played = [_play(_whole_groups(rollouts // share), address) for share in SHARES]
+    return ScaleBench(played=played, simulated=asyncio.run(_simulate(in_flight, nodes)))
 
 
 class _Measuring(SilentObserver):
@@ -127,7 +117,7 @@ class _Measuring(SilentObserver):
         self._rollouts = rollouts
         self._finished = 0
         self.graded = 0
-        self.driver, self.store = _Process(os.getpid()), _Process(os.getpid())
+        self.driver, self.store = Process(os.getpid()), Process(os.getpid())
         self.cpu_s: list[tuple[float, float]] = []
         self.memory_mib: list[tuple[float, float]] = []
 
@@ -136,7 +126,7 @@ class _Measuring(SilentObserver):
         self._finished += 1
         self.graded += summary.success is not None
         if self._finished == 1:
-            self.store = _Process(_store_pid())
+            self.store = named("ray::StoreActor")[-1]
             self.cpu_s.append((self.driver.cpu_s, self.store.cpu_s))
         if self._finished % max(1, self._rollouts // LOOKS) == 0:
             self.memory_mib.append((self.driver.memory_mib, self.store.memory_mib))
@@ -144,11 +134,8 @@ class _Measuring(SilentObserver):
             self.cpu_s.append((self.driver.cpu_s, self.store.cpu_s))
 
 
-def _play(rollouts: int) -> PlayedBench:
-    with (
-        tempfile.TemporaryDirectory(prefix="realwork-bench-") as folder,
-        several_local_nodes(NODES, memory_mib=NODE_MIB) as address,
-    ):
+def _play(rollouts: int, address: str) -> PlayedBench:
+    with tempfile.TemporaryDirectory(prefix="realwork-bench-") as folder:
         file = Path(folder) / "run.json"
         file.write_text(json.dumps(_run_file(folder, rollouts)))
         (Path(folder) / "script.json").write_text(json.dumps([_COMMAND] * STEPS))
@@ -174,19 +161,8 @@ def _most_by_half(values: Sequence[float]) -> tuple[float, float]:
     return max(values[:half]), max(values[half:])
 
 
-def _store_pid() -> int:
-    """The process of the store that was started last on this machine."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (folder / "cmdline").read_bytes().startswith(b"ray::StoreActor"):
-                started = (folder / "stat").read_text().rpartition(")")[2].split()[19]
-                found.append((int(started), int(folder.name)))
-    return max(found)[1]
-
-
 def _whole_groups(rollouts: int) -> int:
-    return -(-rollouts // GROUP) * GROUP
+    return max(1, -(-rollouts // GROUP)) * GROUP
 
 
 def _run_file(folder: str, rollouts: int) -> dict[str, Any]:

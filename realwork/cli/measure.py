@@ -1,52 +1,95 @@
 """`bench`: how fast realwork is on this machine, as ratios within one run."""
 
-import asyncio
-from typing import TYPE_CHECKING, Annotated
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from realwork.cli.console import errors, results
-from realwork.cli.machine import BASE_IMAGE
+from realwork.cli import bench_parts
+from realwork.cli.console import results
+from realwork.errors import InputError
 
 if TYPE_CHECKING:
-    from realwork.bench.sandbox import SandboxBench, Seconds
+    from realwork.types import Record
+
+STDOUT = Path("-")
 
 app = typer.Typer(
-    help="How fast realwork is on this machine, beside what the engine alone can do in the same run.\n\n"
-    "Without a command: episodes per second.",
+    help="How fast realwork is on this machine, beside what the engine, Ray and the libraries alone can do in the same "
+    "run.\n\nWithout a command: all parts, one after the other, which takes about half an hour.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
+Json = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", help="Write the numbers there as JSON; '-': to standard output, without tables."
+    ),
+]
 
 
 @app.callback()
-def episodes(
-    context: typer.Context,
-    episodes: Annotated[int, typer.Option(min=1, help="Rollouts to play.")] = 64,
-    commands: Annotated[int, typer.Option(min=1, help="Commands in each.")] = 10,
-    parallel: Annotated[int, typer.Option(min=1, help="Rollouts at once.")] = 8,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
-) -> None:
+def every(context: typer.Context, to: Json = None) -> None:
     if context.invoked_subcommand is not None:
         return
-    from realwork.bench.episodes import bench_episodes
-    from realwork.cli.progress import TextProgress
+    _check_writable(to)
+    measured: dict[str, Any] = {}
+    for name, (about, measure) in _parts().items():
+        bench_parts.say(f"{name}: {about}")
+        measured[name], text = measure()
+        if to != STDOUT:
+            results.print(f"{name}\n{text}\n", markup=False)
+    _write(to, json.dumps({name: each.model_dump(mode="json") for name, each in measured.items()}, indent=2))
 
-    with TextProgress(quiet=as_json) as progress:
-        measured = bench_episodes(
-            BASE_IMAGE, episodes=episodes, commands=commands, parallel=parallel, observer=progress
-        )
-    if as_json:
-        typer.echo(measured.model_dump_json(indent=2))
-        return
-    results.print(
-        f"{measured.episodes} episodes of {measured.commands} commands, {measured.parallel} at a time: "
-        f"{measured.seconds:.1f} s, {measured.rows} graded successful\n"
-        f"episodes                              {measured.episodes_per_s:6.2f}/s\n"
-        f"engine alone (create, start, remove)  {measured.engine_containers_per_s:6.2f}/s\n"
-        f"ratio                                 {measured.ratio:6.2f}",
-        markup=False,
-    )
+
+def _parts() -> dict[str, tuple[str, Callable[[], tuple["Record", str]]]]:
+    return {
+        "episodes": ("episodes per second, about ten minutes", bench_parts.episodes),
+        "start": ("seconds to the first tool call, about five minutes", bench_parts.start),
+        "flight": ("many rollouts in flight, about five minutes", bench_parts.flight),
+        "scale": ("what grows with a run, about five minutes", bench_parts.scale),
+        "sandbox": ("commands and containers, about two minutes", bench_parts.sandbox),
+        "model": ("the model client, about a minute", bench_parts.model),
+        "store": ("the trajectory store, about two minutes", bench_parts.store),
+        "plugins": ("plugins, about two minutes", bench_parts.plugins),
+    }
+
+
+@app.command()
+def episodes(
+    rounds: Annotated[int, typer.Option(min=1, help="Runs in each mode of grading.")] = 5,
+    episodes: Annotated[int, typer.Option(min=1, help="Rollouts of a run.")] = 64,
+    commands: Annotated[int, typer.Option(min=1, help="Commands in each.")] = 10,
+    parallel: Annotated[int, typer.Option(min=1, help="Rollouts at once.")] = 8,
+    to: Json = None,
+) -> None:
+    """Episodes per second with everything on, beside the containers that the engine alone makes in the same run."""
+    _check_writable(to)
+    _deliver(to, *bench_parts.episodes(rounds, episodes, commands, parallel))
+
+
+@app.command()
+def start(
+    rounds: Annotated[int, typer.Option(min=1, help="Launches of each kind.")] = 5,
+    to: Json = None,
+) -> None:
+    """Seconds from `realwork run` to the first tool call, beside what Ray alone takes to start."""
+    _check_writable(to)
+    _deliver(to, *bench_parts.start(rounds))
+
+
+@app.command()
+def flight(
+    rollouts: Annotated[int, typer.Option(min=1, help="Rollouts in flight.")] = 100,
+    reply_s: Annotated[float, typer.Option(min=0, help="Seconds that the model takes for a reply.")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=1, help="For how long they are measured.")] = 60.0,
+    to: Json = None,
+) -> None:
+    """CPU and memory of many rollouts in flight on one node, whose model takes its time."""
+    _check_writable(to)
+    _deliver(to, *bench_parts.flight(rollouts, reply_s, seconds))
 
 
 @app.command()
@@ -54,153 +97,81 @@ def sandbox(
     commands: Annotated[int, typer.Option(min=1, help="Commands of each kind.")] = 200,
     lives: Annotated[int, typer.Option(min=1, help="Containers of each kind to create, start and remove.")] = 20,
     sandboxes: Annotated[int, typer.Option(min=1, help="Sandboxes of one environment with an init command.")] = 32,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    to: Json = None,
 ) -> None:
     """Commands, containers and files of the sandbox, beside the engine's and the host's own."""
-    from realwork.bench.sandbox import bench_sandbox
-
-    bench = bench_sandbox(BASE_IMAGE, commands=commands, lives=lives, sandboxes=sandboxes, on_progress=_say)
-    measured = asyncio.run(bench)
-    if as_json:
-        typer.echo(measured.model_dump_json(indent=2))
-        return
-    results.print(_table(measured), markup=False)
+    _check_writable(to)
+    _deliver(to, *bench_parts.sandbox(commands, lives, sandboxes))
 
 
 @app.command()
 def model(
     requests: Annotated[int, typer.Option(min=1, help="Requests in each round.")] = 200,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    to: Json = None,
 ) -> None:
     """Requests of the model client, beside the bare client that it is built on."""
-    from realwork.bench.model import LONG_MESSAGES, bench_model
-
-    measured = bench_model(requests=requests)
-    if as_json:
-        typer.echo(measured.model_dump_json(indent=2))
-        return
-    results.print(
-        "                       requests/s   CPU ms each\n"
-        f"realwork's client      {measured.ours.requests_per_s:10.0f}   {measured.ours.cpu_ms:11.2f}\n"
-        f"bare openai client     {measured.bare.requests_per_s:10.0f}   {measured.bare.cpu_ms:11.2f}\n"
-        f"ratio of CPU           {measured.ratio:10.2f}\n"
-        f"a conversation of {LONG_MESSAGES:,} messages takes {measured.long_conversation_mib:.1f} MiB",
-        markup=False,
-    )
+    _check_writable(to)
+    _deliver(to, *bench_parts.model(requests))
 
 
 @app.command()
 def store(
     rows: Annotated[int, typer.Option(min=1, help="Rows of 1 KiB in the long run.")] = 100_000,
     mib: Annotated[int, typer.Option(min=1, help="MiB of trajectories of each size in each round.")] = 64,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    to: Json = None,
 ) -> None:
     """Commits of the trajectory store, beside bare pyarrow that writes the same table."""
-    from realwork.bench.store import bench_store
-
-    measured = bench_store(rows=rows, mib=mib)
-    if as_json:
-        typer.echo(measured.model_dump_json(indent=2))
-        return
-    lines = ["trajectory   acked/s    MiB/s   in parts/s   bare pyarrow/s   ratio"]
-    lines += [
-        f"{kib:6} KiB {each.acked_per_s:10.0f} {each.acked_mib_per_s:8.1f} {each.sealed_per_s:12.0f} "
-        f"{each.bare_per_s:16.0f} {each.ratio:7.2f}"
-        for kib, each in measured.rates.items()
-    ]
-    memory = ", ".join(f"{mib:.0f} MiB after {count:,} rows" for count, mib in measured.memory_mib.items())
-    lines += [f"memory of the store: {memory}", f"a run of {rows:,} rows is taken up in {measured.resume_s:.1f} s"]
-    results.print("\n".join(lines), markup=False)
+    _check_writable(to)
+    _deliver(to, *bench_parts.store(rows, mib))
 
 
 @app.command()
 def plugins(
     steps: Annotated[int, typer.Option(min=1, help="Steps with each number of plugins, in each round.")] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    to: Json = None,
 ) -> None:
     """What plugins that do nothing add to a step, beside a bare call of a Ray task."""
-    from realwork.bench.plugins import bench_plugins
+    _check_writable(to)
+    _deliver(to, *bench_parts.plugins(steps))
 
-    measured = bench_plugins(steps=steps)
-    if as_json:
-        typer.echo(measured.model_dump_json(indent=2))
+
+def _check_writable(to: Path | None) -> None:
+    """Find out before minutes are spent.
+
+    Raises:
+        InputError: there cannot be such a file.
+    """
+    if to is None or to == STDOUT:
         return
-    lines = ["plugins   watching   at the end   filtering     (ms a step)"]
-    lines += [
-        f"{count:7} {measured.watching_ms[count]:10.2f} {measured.settling_ms[count]:12.2f} "
-        f"{measured.filtering_ms[count]:11.2f}"
-        for count in measured.watching_ms
-    ]
-    bare = measured.bare_call_ms
-    each = measured.filtering_ms[1] / bare
-    lines.append(f"a bare call of a Ray task takes {bare:.2f} ms; one filtering plugin {each:.2f} times that")
-    results.print("\n".join(lines), markup=False)
+    try:
+        with to.open("a"):
+            pass
+    except OSError as error:
+        raise InputError(f"--json {to}: {error.strerror}") from error
 
 
-def _say(line: str) -> None:
-    errors.print(line, markup=False)
+def _deliver(to: Path | None, measured: "Record", text: str) -> None:
+    if to != STDOUT:
+        results.print(text, markup=False)
+    _write(to, measured.model_dump_json(indent=2))
 
 
-def _table(measured: "SandboxBench") -> str:
-    from realwork.bench.sandbox import INIT_S
-
-    rates = measured.commands_per_s
-    return "\n".join(
-        [
-            "                                     median       p95",
-            _line("command through the channel", measured.channel),
-            _line("command as an exec, guarded alike", measured.exec_guarded),
-            _line("command as a plain docker exec", measured.exec_raw),
-            _line("sh -c on the host", measured.host_shell),
-            f"the channel against docker exec   {measured.faster_than_exec:6.1f} times faster",
-            "",
-            f"commands in 8 containers at once  {rates['channel']:6.0f}/s by channel, {rates['exec']:.0f}/s by exec",
-            "",
-            _line("create, start, remove: sandbox", measured.life),
-            _line("create, start, remove: engine", measured.life_raw),
-            f"ratio                             {measured.life_ratio:6.2f}",
-            "",
-            *(
-                f"file of {name:7}  write {each.write_s * 1000:8.1f} ms   read {each.read_s * 1000:8.1f} ms"
-                for name, each in measured.files.items()
-            ),
-            "",
-            (
-                f"{measured.init.sandboxes} sandboxes with an init command of {INIT_S} s: "
-                f"first {measured.init.first_s:.1f} s, again {measured.init.second_s:.1f} s"
-            ),
-        ]
-    )
-
-
-def _line(name: str, seconds: "Seconds") -> str:
-    return f"{name:33} {seconds.median_s * 1000:7.1f} ms {seconds.p95_s * 1000:7.1f} ms"
+def _write(to: Path | None, numbers: str) -> None:
+    if to == STDOUT:
+        typer.echo(numbers)
+    elif to is not None:
+        to.write_text(numbers + "\n", encoding="utf-8")
 
 
 @app.command()
 def scale(
-    rollouts: Annotated[int, typer.Option(min=8, help="Rollouts on a real Ray of three nodes.")] = 2000,
+    rollouts: Annotated[
+        int, typer.Option(min=8, help="Rollouts on a real Ray, after a quarter and a 16th of them.")
+    ] = 4000,
     in_flight: Annotated[int, typer.Option(min=1, help="Simulated rollouts in flight at once.")] = 10_000,
     nodes: Annotated[int, typer.Option(min=1, help="Simulated nodes.")] = 200,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    to: Json = None,
 ) -> None:
     """What a rollout costs driver and store, and how long the scheduler takes when very many are in flight."""
-    from realwork.bench.scale import bench_scale
-
-    measured = bench_scale(rollouts=rollouts, in_flight=in_flight, nodes=nodes)
-    if as_json:
-        typer.echo(measured.model_dump_json(indent=2))
-        return
-    played, simulated = measured.played, measured.simulated
-    results.print(
-        f"{played.rollouts:,} rollouts of a sandbox that runs nothing, on {played.nodes} nodes of a real Ray: "
-        f"{played.seconds:.1f} s, {played.graded:,} graded\n"
-        "          CPU ms a rollout   most MiB, first half   second half\n"
-        f"driver  {played.driver_ms:18.2f} {played.driver_mib[0]:22.0f} {played.driver_mib[1]:13.0f}\n"
-        f"store   {played.store_ms:18.2f} {played.store_mib[0]:22.0f} {played.store_mib[1]:13.0f}\n"
-        f"{simulated.rollouts:,} simulated rollouts, {simulated.in_flight:,} in flight on {simulated.nodes} nodes: "
-        f"{simulated.seconds:.1f} s\n"
-        f"a decision of the scheduler takes {simulated.decision_ms:.2f} ms, 99.9% of them less than "
-        f"{simulated.most_decision_ms:.2f} ms; driver and simulation {simulated.driver_ms:.2f} CPU ms a rollout",
-        markup=False,
-    )
+    _check_writable(to)
+    _deliver(to, *bench_parts.scale(rollouts, in_flight, nodes))

@@ -11,6 +11,17 @@ from ray.cluster_utils import Cluster
 from realwork.errors import InputError
 
 OBJECT_STORE_MIB = 128
+BARE_START = """\
+import logging, sys, time, ray
+settings = {"include_dashboard": False} if sys.argv[1] == "local" else {}
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR, **settings)
+class Idle:
+    def answer(self):
+        return True
+ray.get(ray.remote(Idle).options(num_cpus=0).remote().answer.remote())
+print(time.monotonic(), flush=True)
+"""
+"""A program that prints when an actor has given its first answer, on a Ray at the given address, or `local`."""
 
 
 def bare_task() -> Callable[[], Awaitable[None]]:

@@ -277,7 +277,7 @@ def test_every_hook_is_called_with_its_keys_and_a_manager_stops_the_run(tmp_path
 
 @pytest.mark.usefixtures("on_cluster")
 def test_bench_measures_what_plugins_add_to_a_step(tmp_path):
-    measured = realwork("bench", "plugins", "--steps", 1, "--json", cwd=tmp_path)
+    measured = realwork("bench", "plugins", "--steps", 1, "--json", "-", cwd=tmp_path)
     assert measured.returncode == 0, measured.stderr
     numbers = json.loads(measured.stdout)
     assert list(numbers["filtering_ms"]) == ["0", "1", "5"]

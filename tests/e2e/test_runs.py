@@ -159,43 +159,6 @@ def test_a_json_output_that_cannot_be_written_is_refused_before_anything_starts(
     assert not (tmp_path / "out").exists()
 
 
-def test_bench_measures_episodes_beside_the_engine(docker_image, tmp_path):
-    result = realwork("bench", "--episodes", 4, "--commands", 2, "--parallel", 2, "--json", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    measured = json.loads(result.stdout)
-    assert measured["rows"] == 4
-    assert measured["ratio"] == pytest.approx(measured["episodes_per_s"] / measured["engine_containers_per_s"])
-
-
-def test_bench_measures_the_model_client_beside_the_bare_one(tmp_path):
-    result = realwork("bench", "model", "--requests", 5, "--json", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    measured = json.loads(result.stdout)
-    assert measured["ratio"] == pytest.approx(measured["ours"]["cpu_ms"] / measured["bare"]["cpu_ms"])
-    assert measured["ours"]["requests_per_s"] > 0
-    assert 0 < measured["long_conversation_mib"] < 64
-
-
-def test_bench_measures_the_store_beside_bare_pyarrow(tmp_path):
-    result = realwork("bench", "store", "--rows", 1200, "--mib", 1, "--json", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    measured = json.loads(result.stdout)
-    assert sorted(measured["rates"]) == ["1", "100", "2048"]
-    assert all(each["acked_per_s"] > each["sealed_per_s"] > 0 for each in measured["rates"].values())
-    assert list(measured["memory_mib"]) == ["1000", "1200"]
-    assert measured["resume_s"] > 0
-
-
-def test_bench_measures_the_sandbox_beside_the_engine_and_the_host(docker_image, tmp_path):
-    result = realwork("bench", "sandbox", "--commands", 3, "--lives", 2, "--sandboxes", 4, "--json", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    measured = json.loads(result.stdout)
-    assert all(0 < measured[name]["median_s"] <= measured[name]["p95_s"] for name in ("channel", "exec_raw", "life"))
-    assert set(measured["files"]) == {"1 KiB", "1 MiB", "64 MiB"}
-    assert measured["commands_per_s"].keys() == {"channel", "exec"}
-    assert measured["init"]["first_s"] > 5
-
-
 def test_a_refused_key_stops_the_run_with_one_message_and_is_nowhere_in_the_output(docker_image, tmp_path):
     with Endpoint(lambda _: error(401, "invalid key: you sent Bearer sk-canary-echo")) as endpoint:
         file = run_file(tmp_path, endpoint.base_url, episode_control_config={"max_episodes": 20})
@@ -228,13 +191,3 @@ def test_a_run_with_the_local_sandbox_says_loudly_what_that_means_and_a_failing_
     found = rows(tmp_path / "out" / "local")
     assert sorted(row["environment_id"] for row in found) == ["bad"] + ["good"] * 4
     assert all(row["success"] for row in found if row["environment_id"] == "good")
-
-
-def test_bench_measures_driver_store_and_scheduler(tmp_path):
-    result = realwork(*("bench", "scale", "--rollouts", 16, "--in-flight", 200, "--nodes", 4, "--json"), cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    measured = json.loads(result.stdout)
-    assert measured["played"]["graded"] == 16
-    assert measured["played"]["driver_ms"] > 0 < measured["played"]["store_ms"]
-    assert (measured["simulated"]["in_flight"], measured["simulated"]["rollouts"]) == (200, 400)
-    assert 0 < measured["simulated"]["decision_ms"] <= measured["simulated"]["most_decision_ms"]
