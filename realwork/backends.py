@@ -7,11 +7,13 @@ the scripted model and the local sandbox do without.
 import logging
 import os
 import platform
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from realwork.config import EnvironmentConfig
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TIDY_EVERY_S = 600.0
+CLIENT = "realwork.model.openai"
 
 
 @asynccontextmanager
@@ -83,6 +86,8 @@ class _Models:
         self._gate = gate
         self._given_key = given_key
         self._endpoint: Endpoint | None = None
+        if settings.script is None:  # a second of loading, meanwhile the first container starts
+            threading.Thread(target=import_module, args=(CLIENT,), daemon=True).start()
 
     async def open(self, spec: RolloutSpec) -> Model:
         """The model of the rollout `spec`.
