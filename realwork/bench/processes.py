@@ -105,7 +105,6 @@ class CpuWatch:
     def __exit__(self, *_exception: object) -> None:
         self._ended.set()
         self._thread.join()
-        self._look()
 
     def between(self, begin: float, end: float) -> tuple[float, float, dict[str, float]]:
         """The looks nearest to two moments (of `time.time`): their moments, and CPU seconds by part between them."""
@@ -117,6 +116,9 @@ class CpuWatch:
         self._look()
         while not self._ended.wait(EVERY_S):
             self._look()
+        self._look()
 
     def _look(self) -> None:
-        self._looks.append((time.time(), cpu_by_part(self._model_server)))
+        parts = cpu_by_part(self._model_server)
+        parts["driver"] -= time.thread_time()  # what the looking itself takes
+        self._looks.append((time.time(), parts))
