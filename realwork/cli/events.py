@@ -218,6 +218,8 @@ class JsonProgress(Progress):
     def finished(self, result: "RunResult") -> None:
         """See `Progress.finished`."""
         self._ended.set()
+        if self._ticks.is_alive():
+            self._ticks.join()
         self._put(
             FinishedEvent(
                 run_id=result.run_id,

@@ -61,7 +61,7 @@ def show(
     if trajectory_id is None:
         _list(directory, environment=environment, failed=failed, limit=None if everything else LISTED)
         return
-    found = [*islice(find_rows(directory, trajectory_id), 2)]
+    found = [*islice(find_rows(directory, trajectory_id), 2)] or _held(directory, trajectory_id)
     if not found:
         raise InputError(f"no trajectory in {directory} has an id that begins with '{trajectory_id}'")
     if len(found) == 1:
@@ -69,6 +69,16 @@ def show(
         return
     names = [each["trajectory_id"] for each in islice(find_rows(directory, trajectory_id), MATCHES)]
     raise InputError(f"several trajectories have an id that begins with '{trajectory_id}'", problems=names)
+
+
+def _held(directory: Path, trajectory_id: str) -> list["Row"]:
+    """The row of exactly that id that no part has yet: of a run that goes on, with the steps so far."""
+    from realwork.dataset.live import find_live
+    from realwork.dataset.read import run_directories
+    from realwork.dataset.rows import row
+
+    held = (find_live(run, trajectory_id) for run in run_directories(directory))
+    return [row(record) for record in held if record is not None]
 
 
 def _show(row: "Row", *, full: bool) -> None:

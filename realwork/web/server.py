@@ -65,7 +65,7 @@ class Site:
 
     async def warm(self) -> None:
         """Read the runs and pack the largest file, so that the first page need not wait for them."""
-        with suppress(StoreError):  # the page will say it
+        with suppress(StoreError, InputError):  # the page will say it
             for run in await asyncio.to_thread(self._runs.all):
                 await asyncio.to_thread(run.overview)
         await self._packed(PLOTLY)
@@ -106,7 +106,7 @@ class Site:
         page = await self._reading(lambda: self._pages.rollout(run, name, _asked(request)))
         if page is None:
             raise self._nothing("There is no such rollout, or it has handed over no steps yet.")
-        return _html(request, page)
+        return await _html(request, page)
 
     async def text(self, request: web.Request) -> web.Response:
         run = await self._run(request)
@@ -117,9 +117,8 @@ class Site:
         headers = {"Content-Security-Policy": _TEXT_POLICY}
         if "download" in request.query:
             headers["Content-Disposition"] = 'attachment; filename="text.txt"'
-        return web.Response(
-            body=text.encode("utf-8", "replace"), content_type="text/plain", charset="utf-8", headers=headers
-        )
+        body = await asyncio.to_thread(text.encode, "utf-8", "replace")
+        return web.Response(body=body, content_type="text/plain", charset="utf-8", headers=headers)
 
     async def static(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
@@ -145,7 +144,7 @@ class Site:
         return run
 
     async def _page(self, request: web.Request, render: Callable[[], str]) -> web.Response:
-        return _html(request, await self._reading(render))
+        return await _html(request, await self._reading(render))
 
     async def _reading(self, read: Callable[[], T]) -> T:
         """What `read` gives, from a thread; an error of the store or of the user becomes a page that says it."""
@@ -166,11 +165,11 @@ class Site:
 _HTML = "text/html"
 
 
-def _html(request: web.Request, page: str) -> web.Response:
-    body = page.encode("utf-8", "replace")
-    headers = {}
+async def _html(request: web.Request, page: str) -> web.Response:
+    body = await asyncio.to_thread(page.encode, "utf-8", "replace")
+    headers = {"Vary": "Accept-Encoding"}
     if len(body) > _SMALLEST_COMPRESSED and "gzip" in request.headers.get("Accept-Encoding", ""):
-        body = gzip.compress(body, 1)
+        body = await asyncio.to_thread(gzip.compress, body, 1)
         headers["Content-Encoding"] = "gzip"
     return web.Response(body=body, content_type=_HTML, charset="utf-8", headers=headers)
 
@@ -222,5 +221,6 @@ async def serving(runs: Runs, *, host: str, port: int, token: str | None) -> Asy
             yield number
         finally:
             warming.cancel()
+            await asyncio.wait({warming})
     finally:
         await runner.cleanup()

@@ -1,5 +1,6 @@
 """A trajectory as `show` renders it."""
 
+import asyncio
 import io
 import re
 
@@ -9,6 +10,10 @@ from rich.console import Console
 from realwork.analysis.trainable import cautions, obstacles
 from realwork.cli.folding import FIRST_LINES, LONGEST_LINE, MOST_LINES, folded
 from realwork.cli.trajectories import Renderer
+from realwork.dataset.ack import Begun
+from realwork.dataset.commits import make_unfinished
+from realwork.dataset.sealing import Sealing
+from realwork.dataset.store import TrajectoryStore
 from realwork.types import StepTokens, Window
 from tests.analysis.records import make_run
 from tests.dataset.records import failed, graded, rich
@@ -55,6 +60,23 @@ def test_what_an_agent_printed_is_shown_as_text_wherever_it_stands():
             text = rendered(trajectory, full=full)
             assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
             assert "␛[2J␛]0;owned␇ <script>alert(1)</script> [bold]not markup[/bold] ⟨U+202E⟩evil⟨U+202C⟩" in text
+
+
+def test_a_rollout_in_flight_is_shown_with_the_steps_so_far(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+
+    async def play():
+        async with TrajectoryStore(tmp_path, sealing=Sealing(age_s=3600.0)) as store:
+            record = rich(4)
+            store.begin(Begun(spec=record.spec, node_id="node-1"))
+            store.progress(make_unfinished(record))
+            await store.unfinished(record.spec.trajectory_id)
+            return await asyncio.to_thread(realwork, "show", tmp_path, record.spec.trajectory_id, cwd=tmp_path)
+
+    shown = asyncio.run(play())
+    assert shown.returncode == 0, shown.stderr
+    assert "write_file" in shown.stdout
+    assert "step 0" in shown.stdout
 
 
 def test_a_diff_is_shown_where_the_row_has_one():
