@@ -73,7 +73,7 @@ def test_the_solution_is_worth_1_and_nothing_and_a_cheat_0_in_both_modes(docker_
         for mode in ("fresh", "same")
     }
     shown = realwork("show", tmp_path / "out" / "graded", "graded:oracle-fresh", cwd=tmp_path).stdout
-    assert "1 files changed outside the working directory, where no test saw them" in shown
+    assert "1 file changed outside the working directory, where no test saw them" in shown
     assert {name: row["final_diff"] for name, row in found.items()} == {
         f"{agent}-{mode}": diff
         for agent, diff in {"oracle": SOLVED, "nop": "", "cheat": CHEATED}.items()
