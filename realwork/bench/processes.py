@@ -107,9 +107,12 @@ class CpuWatch:
         self._thread.join()
 
     def between(self, begin: float, end: float) -> tuple[float, float, dict[str, float]]:
-        """The looks nearest to two moments (of `time.time`): their moments, and CPU seconds by part between them."""
-        first = min(self._looks, key=lambda look: abs(look[0] - begin))
-        last = min(self._looks, key=lambda look: abs(look[0] - end))
+        """Of the looks between two moments (of `time.time`), the first and the last: when, and CPU seconds by part.
+
+        Where there are fewer than two, all looks count.
+        """
+        within = [look for look in self._looks if begin <= look[0] <= end]
+        first, *_, last = within if len(within) > 1 else self._looks
         return first[0], last[0], {part: last[1][part] - first[1][part] for part in last[1]}
 
     def _watch(self) -> None:
