@@ -6,18 +6,16 @@ slows both alike.
 
 import asyncio
 import json
-import multiprocessing
+import os
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
-from realwork.bench.endpoint import endpoint
+from realwork.bench.endpoint import serving
+from realwork.bench.processes import Process
 from realwork.config import LlmConfig
-from realwork.errors import InputError
 from realwork.model.context import visible
 from realwork.model.openai import OpenAIModel, open_endpoint
 from realwork.model.yardstick import bare_client
@@ -29,7 +27,6 @@ ROUNDS = 7
 EXCHANGES = 10
 OUTPUT = "a line of output of some command, as agents see them\n" * 20
 LONG_MESSAGES = 1000
-START_S = 30.0
 
 Ask = Callable[[], Awaitable[object]]
 
@@ -62,7 +59,7 @@ def bench_model(*, requests: int) -> ModelBench:
     Raises:
         InputError: the endpoint does not start.
     """
-    with _endpoint() as base_url:
+    with serving(partial(_answer, _completion())) as (base_url, _):
         return asyncio.run(_measure(LlmConfig(model="bench", base_url=base_url), requests))
 
 
@@ -114,17 +111,11 @@ def _median(rounds: list[ClientCost]) -> ClientCost:
 
 
 async def _growth(model: OpenAIModel) -> float:
-    before = _resident_mib()
+    own = Process(os.getpid())
+    before = own.memory_mib
     messages = _conversation(LONG_MESSAGES)
     await model.complete(visible(messages, Window()), deadline_s=60.0)
-    return _resident_mib() - before
-
-
-def _resident_mib() -> float:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+    return own.memory_mib - before
 
 
 def _conversation(length: int) -> list[Message]:
@@ -140,27 +131,7 @@ def _conversation(length: int) -> list[Message]:
     return messages
 
 
-@contextmanager
-def _endpoint() -> Iterator[str]:
-    """The base URL of an endpoint in a process of its own.
-
-    Raises:
-        InputError: it does not start.
-    """
-    spawning = multiprocessing.get_context("spawn")
-    receiver, sender = spawning.Pipe(duplex=False)
-    process = spawning.Process(target=_serve, args=(sender,), daemon=True)
-    process.start()
-    try:
-        if not receiver.poll(START_S):
-            raise InputError("the endpoint of the measurement does not start; is the machine overloaded?")
-        yield f"http://127.0.0.1:{receiver.recv()}/v1"
-    finally:
-        process.terminate()
-        process.join()
-
-
-def _serve(port: Connection) -> None:
+def _completion() -> bytes:
     call = {
         "id": "call_0",
         "type": "function",
@@ -175,7 +146,8 @@ def _serve(port: Connection) -> None:
         "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}],
         "usage": {"prompt_tokens": 1000, "completion_tokens": 20, "total_tokens": 1020},
     }
-    body = json.dumps(completion).encode()
-    server = endpoint(lambda _: body)
-    port.send(server.server_port)
-    server.serve_forever()
+    return json.dumps(completion).encode()
+
+
+def _answer(completion: bytes, _body: bytes) -> bytes:
+    return completion

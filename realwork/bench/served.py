@@ -8,13 +8,10 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from functools import partial
 from typing import Any, NamedTuple
 
-from realwork.bench.endpoint import endpoint
-from realwork.errors import InputError
-
-START_S = 30.0
+from realwork.bench.endpoint import serving
 
 
 class Served(NamedTuple):
@@ -32,30 +29,16 @@ def served_model(commands: int | None, *, reply_s: float = 0.0) -> Iterator[Serv
     Raises:
         InputError: it does not start.
     """
-    spawning = multiprocessing.get_context("spawn")
-    receiver, sender = spawning.Pipe(duplex=False)
-    end = spawning.Event()
-    process = spawning.Process(target=_serve, args=(sender, end, commands, reply_s), daemon=True)
-    process.start()
-    try:
-        if not receiver.poll(START_S):
-            raise InputError("the endpoint of the measurement does not start; is the machine overloaded?")
-        yield Served(f"http://127.0.0.1:{receiver.recv()}/v1", process.pid or 0, end)
-    finally:
-        process.terminate()
-        process.join()
+    end = multiprocessing.get_context("spawn").Event()
+    with serving(partial(_answer, end, commands, reply_s)) as (base_url, pid):
+        yield Served(base_url, pid, end)
 
 
-def _serve(port: Connection, end: Any, commands: int | None, reply_s: float) -> None:
-    def answer(body: bytes) -> bytes:
-        time.sleep(reply_s)
-        turn = sum(message["role"] == "assistant" for message in json.loads(body)["messages"])
-        is_last = end.is_set() if commands is None else turn >= commands
-        return json.dumps(completion(None if is_last else turn)).encode()
-
-    server = endpoint(answer)
-    port.send(server.server_port)
-    server.serve_forever()
+def _answer(end: Any, commands: int | None, reply_s: float, body: bytes) -> bytes:
+    time.sleep(reply_s)
+    turn = sum(message["role"] == "assistant" for message in json.loads(body)["messages"])
+    is_last = end.is_set() if commands is None else turn >= commands
+    return json.dumps(completion(None if is_last else turn)).encode()
 
 
 def completion(turn: int | None) -> dict[str, Any]:

@@ -66,8 +66,7 @@ def episodes(
     to: Json = None,
 ) -> None:
     """Episodes per second with everything on, beside the containers that the engine alone makes in the same run."""
-    _check_writable(to)
-    _deliver(to, *bench_parts.episodes(rounds, episodes, commands, parallel))
+    _deliver(to, lambda: bench_parts.episodes(rounds, episodes, commands, parallel))
 
 
 @app.command()
@@ -76,8 +75,7 @@ def start(
     to: Json = None,
 ) -> None:
     """Seconds from `realwork run` to the first tool call, beside what Ray alone takes to start."""
-    _check_writable(to)
-    _deliver(to, *bench_parts.start(rounds))
+    _deliver(to, lambda: bench_parts.start(rounds))
 
 
 @app.command()
@@ -88,8 +86,7 @@ def flight(
     to: Json = None,
 ) -> None:
     """CPU and memory of many rollouts in flight on one node, whose model takes its time."""
-    _check_writable(to)
-    _deliver(to, *bench_parts.flight(rollouts, reply_s, seconds))
+    _deliver(to, lambda: bench_parts.flight(rollouts, reply_s, seconds))
 
 
 @app.command()
@@ -100,8 +97,7 @@ def sandbox(
     to: Json = None,
 ) -> None:
     """Commands, containers and files of the sandbox, beside the engine's and the host's own."""
-    _check_writable(to)
-    _deliver(to, *bench_parts.sandbox(commands, lives, sandboxes))
+    _deliver(to, lambda: bench_parts.sandbox(commands, lives, sandboxes))
 
 
 @app.command()
@@ -110,8 +106,7 @@ def model(
     to: Json = None,
 ) -> None:
     """Requests of the model client, beside the bare client that it is built on."""
-    _check_writable(to)
-    _deliver(to, *bench_parts.model(requests))
+    _deliver(to, lambda: bench_parts.model(requests))
 
 
 @app.command()
@@ -121,8 +116,7 @@ def store(
     to: Json = None,
 ) -> None:
     """Commits of the trajectory store, beside bare pyarrow that writes the same table."""
-    _check_writable(to)
-    _deliver(to, *bench_parts.store(rows, mib))
+    _deliver(to, lambda: bench_parts.store(rows, mib))
 
 
 @app.command()
@@ -131,8 +125,7 @@ def plugins(
     to: Json = None,
 ) -> None:
     """What plugins that do nothing add to a step, beside a bare call of a Ray task."""
-    _check_writable(to)
-    _deliver(to, *bench_parts.plugins(steps))
+    _deliver(to, lambda: bench_parts.plugins(steps))
 
 
 def _check_writable(to: Path | None) -> None:
@@ -150,7 +143,9 @@ def _check_writable(to: Path | None) -> None:
         raise InputError(f"--json {to}: {error.strerror}") from error
 
 
-def _deliver(to: Path | None, measured: "Record", text: str) -> None:
+def _deliver(to: Path | None, measure: Callable[[], tuple["Record", str]]) -> None:
+    _check_writable(to)
+    measured, text = measure()
     if to != STDOUT:
         results.print(text, markup=False)
     _write(to, measured.model_dump_json(indent=2))
@@ -173,5 +168,4 @@ def scale(
     to: Json = None,
 ) -> None:
     """What a rollout costs driver and store, and how long the scheduler takes when very many are in flight."""
-    _check_writable(to)
-    _deliver(to, *bench_parts.scale(rollouts, in_flight, nodes))
+    _deliver(to, lambda: bench_parts.scale(rollouts, in_flight, nodes))

@@ -122,7 +122,8 @@ class Runs:
             StoreError: it cannot be read.
         """
         with self._access:
-            self._find()
+            if key not in self._runs or not self._runs[key].index.directory.is_dir():
+                self._find()
             run = self._runs.get(key)
         if run is not None:
             run.index.refresh()

@@ -10,13 +10,10 @@ from rich.console import Console
 from realwork.analysis.trainable import cautions, obstacles
 from realwork.cli.folding import FIRST_LINES, LONGEST_LINE, MOST_LINES, folded
 from realwork.cli.trajectories import Renderer
-from realwork.dataset.ack import Begun
-from realwork.dataset.commits import make_unfinished
-from realwork.dataset.sealing import Sealing
-from realwork.dataset.store import TrajectoryStore
 from realwork.types import StepTokens, Window
 from tests.analysis.records import make_run
 from tests.dataset.records import failed, graded, rich
+from tests.dataset.store import in_flight
 from tests.e2e.command import on_terminal, plain, realwork
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 <script>alert(1)</script> [bold]not markup[/bold] \u202eevil\u202c"
@@ -63,14 +60,9 @@ def test_what_an_agent_printed_is_shown_as_text_wherever_it_stands():
 
 
 def test_a_rollout_in_flight_is_shown_with_the_steps_so_far(tmp_path):
-    (tmp_path / "run.json").write_text("{}")
-
     async def play():
-        async with TrajectoryStore(tmp_path, sealing=Sealing(age_s=3600.0)) as store:
-            record = rich(4)
-            store.begin(Begun(spec=record.spec, node_id="node-1"))
-            store.progress(make_unfinished(record))
-            await store.unfinished(record.spec.trajectory_id)
+        record = rich(4)
+        async with in_flight(tmp_path, record):
             return await asyncio.to_thread(realwork, "show", tmp_path, record.spec.trajectory_id, cwd=tmp_path)
 
     shown = asyncio.run(play())

@@ -8,14 +8,10 @@ import time
 
 import pytest
 
-from realwork.dataset.ack import Begun
-from realwork.dataset.commits import make_unfinished
 from realwork.dataset.run_directory import held
-from realwork.dataset.sealing import Sealing
-from realwork.dataset.store import TrajectoryStore
 from realwork.types import Message
 from tests.dataset.records import call, failed, graded, rich
-from tests.dataset.store import committed
+from tests.dataset.store import committed, in_flight
 
 from .runs import write_big
 from .serving import viewer
@@ -224,14 +220,9 @@ def test_a_run_in_its_first_moments_has_a_page(tmp_path):
 
 
 def test_a_rollout_in_flight_is_shown_with_the_steps_so_far(tmp_path):
-    (tmp_path / "run.json").write_text("{}")
-
     async def play():
-        async with TrajectoryStore(tmp_path, sealing=Sealing(age_s=3600.0)) as store:
-            record = rich(4)
-            store.begin(Begun(spec=record.spec, node_id="node-1"))
-            store.progress(make_unfinished(record))
-            await store.unfinished(record.spec.trajectory_id)
+        record = rich(4)
+        async with in_flight(tmp_path, record):
             with held(tmp_path), viewer(tmp_path) as site:
                 run = f"/runs/{tmp_path.name}"
                 return site.get(run).text, site.get(f"{run}/rollout?id={record.spec.trajectory_id}").text
