@@ -4,6 +4,8 @@ Guarantees: nothing inside the container is asked or believed; where this proces
 another machine, there is nothing to be seen.
 """
 
+import os
+import select
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,3 +26,46 @@ def processes(container_id: str, pid: int) -> Iterator[int]:
 def is_alone(container_id: str, pid: int) -> bool:
     """Whether nothing but its first process, `pid`, is seen to run in the container. Blocks."""
     return list(processes(container_id, pid)) == [pid]
+
+
+class Watched:
+    """A process of a container, watched from outside, whatever becomes of its number.
+
+    `descriptor` is one of a process, closed by `close`.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+        self._end = select.poll()
+        self._end.register(descriptor, select.POLLIN)
+
+    async def is_running(self, _patience_s: float = 0.0) -> bool:
+        """Whether it has not ended yet; one that is watched no more counts as ended."""
+        if self._descriptor is not None and self._end.poll(0):
+            self.close()
+        return self._descriptor is not None
+
+    def close(self) -> None:
+        """Watch it no more."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def watch(container_id: str, pid: int, number: int) -> Watched | None:
+    """The process that is number `number` in the container whose first one is `pid`; null if it is not seen. Blocks."""
+    for each in processes(container_id, pid):
+        with suppress(OSError):
+            if _number_inside(each) == number:
+                watched = Watched(os.pidfd_open(each))
+                if _number_inside(each) == number:  # still: the descriptor is of no other one
+                    return watched
+                watched.close()
+    return None
+
+
+def _number_inside(pid: int) -> int | None:
+    """The number in its own container; null if it has numbers in several, one in the other."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    numbers = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
+    return int(numbers[1]) if len(numbers) == 2 else None

@@ -4,6 +4,9 @@ Guarantees: those of an exec of its own (see `execs`). The shell is at the mercy
 damages it may falsify the answers to that container's own commands, and nothing else; every wait is bounded, every
 length too. A damaged channel is opened anew; a command that it certainly did not start is left to an exec, so none runs
 twice. A command whose channel is killed under it ends with it, with the exit code of a kill (137).
+
+The first shell is one that the container starts with, on its own streams, where that can be and this machine sees its
+process; else, and later, each is an exec.
 """
 
 import asyncio
@@ -13,7 +16,20 @@ from functools import partial
 from realwork.errors import SandboxError, SandboxStuck
 from realwork.sandbox import scripts
 from realwork.sandbox.answers import AnswerStream, Marked, new_token
-from realwork.sandbox.execs import FIRST_LOOK_S, GRACE_S, LONGEST_LOOK_S, QUIET_S, START_S, SURVIVES, Ended, Execs
+from realwork.sandbox.cgroups import Watched
+from realwork.sandbox.execs import (
+    FIRST_LOOK_S,
+    GRACE_S,
+    LONGEST_LOOK_S,
+    QUIET_S,
+    START_S,
+    SURVIVES,
+    Ended,
+    Execs,
+    IsRunning,
+    exits,
+)
+from realwork.sandbox.first_shell import FirstShell
 from realwork.sandbox.uncancelled import uncancelled
 
 OPEN_S = 5.0
@@ -33,8 +49,9 @@ ARGV = ["/bin/sh", "-c", "command -v nice >/dev/null && exec nice -n 19 /bin/sh;
 class Channel:
     """The channel of one container; opened by the first command, closed by the owner."""
 
-    def __init__(self, execs: Execs) -> None:
+    def __init__(self, execs: Execs, first: FirstShell | None = None) -> None:
         self._execs = execs
+        self._first = first
         self._shell: _Shell | None = None
         self._lock = asyncio.Lock()
         self._damages = 0
@@ -58,8 +75,11 @@ class Channel:
 
     def close(self) -> None:
         """End the shell; a later command opens another one."""
+        if self._first is not None:
+            self._first.stream.close()
+            self._first = None
         if self._shell is not None:
-            self._shell.stream.close()
+            self._shell.close()
             self._shell = None
 
     async def _run(
@@ -89,17 +109,39 @@ class Channel:
                 return self._shell
             self._damages += not self._shell.is_well
             self.close()
-        shell = _Shell()
-        try:
-            shell.exec_id = await self._execs.open(ARGV, shell.stream)
-            self._shell = shell
-            if not await shell.greet():
-                self.close()
-                self._damages = MOST_DAMAGES if shell.lacks_something else self._damages + 1
-        except BaseException:
-            shell.stream.close()
-            raise
+        self._shell = await self._taken_over() or await self._by_exec()
         return self._shell
+
+    async def _taken_over(self) -> "_Shell | None":
+        """The shell that the container has started with, null if there is none that can be used."""
+        first, self._first = self._first, None
+        if first is None:
+            return None
+        shell = _Shell(first.stream)
+        try:
+            if await first.is_there() and await shell.greet() and (process := await first.watched(shell.pid)):
+                shell.process, shell.is_running = process, process.is_running
+                return shell
+            first.is_of_no_use()
+        except BaseException:
+            shell.close()
+            raise
+        shell.close()
+        return None
+
+    async def _by_exec(self) -> "_Shell | None":
+        shell = _Shell(AnswerStream())
+        try:
+            exec_id = await self._execs.open(ARGV, shell.stream)
+            shell.is_running = partial(self._execs.is_running, exec_id)
+            if await shell.greet():
+                return shell
+            self._damages = MOST_DAMAGES if shell.lacks_something else self._damages + 1
+        except BaseException:
+            shell.close()
+            raise
+        shell.close()
+        return None
 
     async def _answer(self, shell: "_Shell", timeout_s: float) -> Ended | None:
         if not await shell.started():
@@ -122,7 +164,7 @@ class Channel:
         while (left := deadline - time.monotonic()) > 0:
             if await shell.finished(min(pause, left)):
                 return False, shell.exit_code
-            if shell.stream.is_broken or not await self._execs.is_running(shell.exec_id, left):
+            if shell.stream.is_broken or not await shell.is_running(left):
                 return not await shell.finished(QUIET_S), shell.exit_code
             pause = min(2 * pause, LONGEST_LOOK_S)
         return False, None
@@ -154,7 +196,7 @@ class Channel:
             session = shell.session
             if session is not None and session != shell.pid:
                 await self._execs.end_session(session, shell.gone, 0.0)
-            ended = await self._execs.end_session(shell.pid, partial(self._execs.exits, shell.exec_id), 0.0)
+            ended = await self._execs.end_session(shell.pid, partial(exits, shell.is_running), 0.0)
             is_told = await shell.said_all()
             if shell.session == session:
                 break
@@ -167,18 +209,27 @@ class _Shell:
     """One open shell, and the one command that it runs.
 
     Attributes:
+        is_running: whether its process has not ended.
+        process: where that is watched from outside, as the container has started with it.
         pid: its process id inside, which is that of its session.
         is_well: it answered when it was last asked whether it is free.
         lacks_something: it greeted, but the image does not have what it needs.
     """
 
-    def __init__(self) -> None:
-        self.stream = AnswerStream()
-        self.exec_id = ""
+    def __init__(self, stream: AnswerStream) -> None:
+        self.stream = stream
+        self.is_running: IsRunning = _is_starting
+        self.process: Watched | None = None
         self.pid = 0
         self.is_well = True
         self.lacks_something = False
         self._own_session = False
+
+    def close(self) -> None:
+        """End it, as its input ends."""
+        self.stream.close()
+        if self.process is not None:
+            self.process.close()
 
     async def greet(self) -> bool:
         """Whether it can be used."""
@@ -196,6 +247,8 @@ class _Shell:
         stdout = self.stream.stdout
         self.is_well = await self.stream.wait(lambda: len(stdout.numbers) in (1, 3), REST_S)
         self.is_well = self.is_well and not self.stream.is_broken
+        if self.process is not None:
+            self.is_well = self.is_well and await self.is_running(0.0)
         return self.is_well and (len(stdout.numbers) == 1 or stdout.numbers[2] == 0)
 
     def ask(self, request: bytes, *, own_session: bool, limit_bytes: int) -> None:
@@ -224,9 +277,12 @@ class _Shell:
         return await self.stream.wait(lambda: self.session is not None, START_S)
 
     async def said_all(self) -> bool:
-        """Whether the start of the command has been told by a shell that is dead, or never will be."""
+        """Whether the start of the command has been told by a shell that is dead, or never will be.
+
+        The streams of a container do not end with a shell: there silence says it.
+        """
         await self.stream.wait(lambda: self.session is not None, LAST_WORDS_S)
-        return self.session is not None or self.stream.is_broken
+        return self.session is not None or self.stream.is_broken or self.process is not None
 
     async def finished(self, timeout_s: float) -> bool:
         """Whether the command ends within that time."""
@@ -247,6 +303,10 @@ class _Shell:
 
     def _is_over(self) -> bool:
         return len(self.stream.stdout.numbers) > 1 < len(self.stream.stderr.numbers)
+
+
+async def _is_starting(_patience_s: float) -> bool:
+    return True
 
 
 def _encoded(words: list[str]) -> bytes | None:

@@ -21,6 +21,7 @@ from realwork.sandbox import labels, scripts
 from realwork.sandbox.abilities import abilities
 from realwork.sandbox.base import SandboxSpec
 from realwork.sandbox.engine import Engine
+from realwork.sandbox.first_shell import FirstShell
 from realwork.sandbox.refusals import NameInUse, NoAnswer
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,12 @@ LONGEST_RETRY_S = 60.0
 
 
 class Container:
-    """One container of ours, from before it exists until after it is gone."""
+    """One container of ours, from before it exists until after it is gone; with a `first_shell` if there is one."""
 
-    def __init__(self, engine: Engine, spec: SandboxSpec) -> None:
+    def __init__(self, engine: Engine, spec: SandboxSpec, first_shell: FirstShell | None = None) -> None:
         self._engine = engine
         self._spec = spec
+        self._first_shell = first_shell
         self._labels = labels.own_labels(spec.deadline_s)
         self._id: str | None = None
         self._may_exist = False
@@ -61,13 +63,15 @@ class Container:
             await self._create()
 
     async def start(self) -> None:
-        """Start what was created.
+        """Start what was created, its streams attached if it has a first shell.
 
         Raises:
             ImageError: the image has no `/bin/sh`.
             SandboxError: the engine refused, for example a network that does not exist.
         """
-        work = partial(self._engine.client.start, self._spec.name if self._id is None else self._id)
+        if self._first_shell is not None:
+            await self._engine.attach_container(self._id or self._spec.name, self._first_shell.stream)
+        work = partial(self._engine.client.start, self._id or self._spec.name)
         try:
             await self._engine.call_within(START_S, f"starting container {self._spec.name}", work)
         except SandboxError as error:
@@ -115,7 +119,8 @@ class Container:
 
     async def _create(self) -> None:
         has_quota = (await abilities(self._engine, self._spec.image)).has_disk_quota
-        work = partial(_create, self._engine, self._spec, self._labels, has_quota=has_quota)
+        token = "" if self._first_shell is None else self._first_shell.token
+        work = partial(_create, self._engine, self._spec, self._labels, token, has_quota=has_quota)
         self._may_exist = True
         try:
             doing = f"creating container {self._spec.name} of {self._spec.image}"
@@ -177,7 +182,7 @@ async def inspect(engine: Engine, name: str) -> dict[str, Any]:
     return await engine.call(f"looking at container {name}", engine.client.inspect_container, name)
 
 
-def _create(engine: Engine, spec: SandboxSpec, own: dict[str, str], *, has_quota: bool) -> str:
+def _create(engine: Engine, spec: SandboxSpec, own: dict[str, str], token: str, *, has_quota: bool) -> str:
     memory = spec.memory_mib << 20
     half_in_memory = {"/tmp": f"exec,mode=1777,size={memory // 2}"}
     host = engine.client.create_host_config(
@@ -201,8 +206,9 @@ def _create(engine: Engine, spec: SandboxSpec, own: dict[str, str], *, has_quota
     created = engine.client.create_container(
         spec.image,
         name=spec.name,
-        entrypoint=["/bin/sh", "-c", scripts.FIRST_PROCESS, "sh", str(math.ceil(spec.deadline_s))],
+        entrypoint=["/bin/sh", "-c", scripts.FIRST_PROCESS, "sh", str(math.ceil(spec.deadline_s)), token],
         command=[],
+        stdin_open=bool(token),
         user="0:0",
         working_dir=spec.working_directory,
         environment=spec.environment_variables,

@@ -25,6 +25,7 @@ from realwork.sandbox.engine import Engine, open_engine
 from realwork.sandbox.execs import Ended, Execs
 from realwork.sandbox.faults import check_fault_inside
 from realwork.sandbox.files import first_name
+from realwork.sandbox.first_shell import FirstShell, first_shell
 from realwork.sandbox.memory_watch import MemoryWatch
 from realwork.sandbox.overlay import remember_container
 from realwork.sandbox.uncancelled import uncancelled
@@ -56,19 +57,26 @@ async def open_container(
     async with AsyncExitStack() as stack:
         if engine is None:
             engine = await stack.enter_async_context(open_engine())
-        container = containers.Container(engine, spec)
+        first = first_shell(engine, spec.image) if with_channel else None
+        container = containers.Container(engine, spec, first)
         try:
             await uncancelled(container.create())
             await uncancelled(container.start())
             found = await container.inspect()
+            if first is not None:
+                first.started(found)
             known = (await abilities(engine, spec.image)).not_enforced
-            sandbox = DockerSandbox(engine, found, spec, with_channel=with_channel, not_enforced=known)
+            sandbox = DockerSandbox(
+                engine, found, spec, with_channel=with_channel, first_shell=first, not_enforced=known
+            )
             stack.callback(sandbox.close)
             if sandbox.guard is not None and found["Mounts"]:  # a volume begins with what the image has there
                 await sandbox.guard.begin_here()
             async with watched(sandbox.guard):
                 yield sandbox
         finally:
+            if first is not None:
+                first.stream.close()
             await uncancelled(container.remove())
 
 
@@ -86,6 +94,7 @@ class DockerSandbox:
         spec: SandboxSpec,
         *,
         with_channel: bool = True,
+        first_shell: FirstShell | None = None,
         environment_variables: Mapping[str, str] | None = None,
         not_enforced: tuple[str, ...] = (),
     ) -> None:
@@ -96,7 +105,7 @@ class DockerSandbox:
         self._image_id = str(found["Image"])
         self._not_enforced = not_enforced
         self._execs = Execs(engine, self._container_id, environment_variables)
-        self._channel = Channel(self._execs) if with_channel else None
+        self._channel = Channel(self._execs, first_shell) if with_channel else None
         self._memory = MemoryWatch(self._execs)
         self._is_handed_over = False
         self._before: Before | None = None

@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 import docker
 from docker.errors import DockerException
 from docker.utils import kwargs_from_env
+from requests import Response
 from requests.exceptions import RequestException
 
 from realwork.errors import ImageError, SandboxError, SandboxLost
@@ -35,6 +36,7 @@ REQUEST_S = 60.0
 """A thread never waits longer for one answer."""
 THREADS = 32
 UNIX = "unix://"
+_UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 NOT_FOUND = 404
 EMPTY_TAR_BYTES = 1024
 NOT_UNPACKED = "Error unpacking image"
@@ -75,17 +77,24 @@ class EngineClient(docker.APIClient):
 
     def open_exec(self, exec_id: str) -> tuple[socket.socket, bytes]:
         """Start an exec; its connection, not blocking, and what of its output arrived along with the headers."""
-        response = self._post_json(  # type: ignore[attr-defined]
-            self._url(  # type: ignore[attr-defined]
-                "/exec/{0}/start", exec_id
-            ),
-            headers={"Connection": "Upgrade", "Upgrade": "tcp"},
-            data={"Tty": False, "Detach": False},
-            stream=True,
-        )
+        url = self._url("/exec/{0}/start", exec_id)  # type: ignore[attr-defined]
+        body = {"Tty": False, "Detach": False}
+        response = self._post_json(url, headers=_UPGRADE, data=body, stream=True)  # type: ignore[attr-defined]
+        return self._connection(response)
+
+    def open_container(self, container_id: str) -> tuple[socket.socket, bytes]:
+        """The streams of a container itself, which may not have started; as `open_exec`."""
+        url = self._url("/containers/{0}/attach", container_id)  # type: ignore[attr-defined]
+        which = dict.fromkeys(("stream", "stdin", "stdout", "stderr"), "1")
+        # without a body, which the engine would take for input of the container
+        response = self._post(url, headers=_UPGRADE, params=which, stream=True)  # type: ignore[attr-defined]
+        return self._connection(response)
+
+    def _connection(self, response: Response) -> tuple[socket.socket, bytes]:
         try:
             self._raise_for_status(response)  # type: ignore[attr-defined]
-            reader = response.raw._fp.fp
+            raw: Any = response.raw
+            reader = raw._fp.fp
             if isinstance(reader.raw._sock, ssl.SSLSocket):
                 raise SandboxError("The engine is reached over TLS, which is not supported: use its socket")
             reader.raw._sock.settimeout(0)
@@ -169,6 +178,7 @@ class Engine:
 
     Attributes:
         abilities: kept by `realwork.sandbox.abilities`, null until it has asked.
+        without_first_shell: images; kept by `realwork.sandbox.first_shell`.
     """
 
     def __init__(self, client: EngineClient, executor: ThreadPoolExecutor) -> None:
@@ -177,6 +187,7 @@ class Engine:
         self._locks: dict[str, asyncio.Lock] = {}
         self._background: set[asyncio.Task[None]] = set()
         self.abilities: Record | None = None
+        self.without_first_shell: set[str] = set()
 
     def lock(self, key: str) -> asyncio.Lock:
         """The lock of that name, to do a thing once however many ask."""
@@ -229,9 +240,14 @@ class Engine:
 
     async def attach(self, exec_id: str, stream: S) -> S:
         """Start an exec and let `stream`, which the caller closes, read its output from now on."""
-        connection, early = await self.call_within(
-            30.0, "starting a command", partial(self.client.open_exec, exec_id), lambda result: result[0].close()
-        )
+        return await self._connected("starting a command", partial(self.client.open_exec, exec_id), stream)
+
+    async def attach_container(self, container_id: str, stream: S) -> S:
+        """Let `stream`, which the caller closes, read what the first process of a container says, and speak to it."""
+        return await self._connected("attaching", partial(self.client.open_container, container_id), stream)
+
+    async def _connected(self, doing: str, connect: Callable[[], tuple[socket.socket, bytes]], stream: S) -> S:
+        connection, early = await self.call_within(30.0, doing, connect, lambda result: result[0].close())
         stream.data_received(early)
         try:
             await asyncio.get_running_loop().create_connection(lambda: stream, sock=connection)

@@ -21,6 +21,8 @@ from realwork.sandbox.stream import ExecStream, FrameStream
 from realwork.sandbox.uncancelled import uncancelled
 
 S = TypeVar("S", bound=FrameStream)
+IsRunning = Callable[[float], Awaitable[bool]]
+"""Whether a process has not exited yet; a slow engine is asked again for so many seconds."""
 
 ROOT = "0:0"
 START_S = 3.0
@@ -154,18 +156,6 @@ class Execs:
         """Whether the first process of an exec has not exited yet; a slow engine is asked again for `patience_s`."""
         return await self._exit_now(exec_id, patience_s) is None
 
-    async def exits(self, exec_id: str, timeout_s: float) -> bool:
-        """Whether the first process of an exec exits within that time, whatever becomes of its output."""
-        deadline = time.monotonic() + timeout_s
-        pause = SOON_S
-        while await self.is_running(exec_id):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            await asyncio.sleep(min(pause, left))
-            pause = min(2 * pause, LONGEST_LOOK_S)
-        return True
-
     async def _exit(self, exec_id: str, stream: ExecStream, timeout_s: float) -> int | None:
         """The exit code, null when there is none after `timeout_s`; the end of the stream is a hint to look at once."""
         deadline = time.monotonic() + timeout_s
@@ -236,7 +226,7 @@ class Execs:
         """Raises SandboxStuck, too, if the command was never started, or survives."""
         if stream.pid is None:
             raise SandboxStuck("The container did not start a command before its deadline")
-        if not await self.end_session(stream.pid, partial(self.exits, exec_id), grace_s):
+        if not await self.end_session(stream.pid, partial(exits, partial(self.is_running, exec_id)), grace_s):
             raise SandboxStuck(SURVIVES)
         await self._drain(stream)
 
@@ -250,6 +240,19 @@ class Execs:
             await self._end_command(exec_id, stream, 0.0)
         except (SandboxError, TimeoutError):
             return
+
+
+async def exits(is_running: IsRunning, timeout_s: float) -> bool:
+    """Whether a process exits within that time, whatever becomes of its output."""
+    deadline = time.monotonic() + timeout_s
+    pause = SOON_S
+    while await is_running(0.0):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        await asyncio.sleep(min(pause, left))
+        pause = min(2 * pause, LONGEST_LOOK_S)
+    return True
 
 
 def _ended(exit_code: int | None, stream: ExecStream, began: float) -> Ended:

@@ -19,9 +19,24 @@ _MOST_CHARACTERS = 400_000
 """It takes about 2 MiB in all of them."""
 
 FIRST_PROCESS = """\
+cd /
 unseen="setpriv --ruid 65534"
 $unseen true 2>/dev/null || unseen=
-env --ignore-signal=CHLD true 2>/dev/null && exec $unseen env --ignore-signal=CHLD sleep "$1"
+if env --ignore-signal=CHLD true 2>/dev/null; then
+    setsid="busybox setsid" nice=
+    if command -v setsid >/dev/null; then setsid=setsid; fi
+    if command -v nice >/dev/null; then nice="nice -n 19"; fi
+    if [ -n "$2" ] && { [ "$setsid" = setsid ] || busybox setsid true 2>/dev/null; }; then
+        exec 3<&0
+        env --default-signal=INT,QUIT $setsid $nice /bin/sh <&3 3<&- &
+        echo "$2 1"
+        set -- "$1" ""
+    fi
+    [ -z "$2" ] || echo "$2 0"
+    exec $unseen env --ignore-signal=CHLD sleep "$1" </dev/null >/dev/null 2>&1 3<&-
+fi
+[ -z "$2" ] || echo "$2 0"
+exec </dev/null >/dev/null 2>&1
 trap '' HUP INT TERM
 read -r up _ </proc/uptime
 end=$((${up%%.*} + $1))
@@ -29,7 +44,11 @@ while read -r up _ </proc/uptime; left=$((end - ${up%%.*})); [ "$left" -gt 0 ]; 
 """
 """`$1`: seconds until the container ends. As process 1 a plain `sleep` cannot be killed, stopped or terminated from
 inside, and the kernel reaps orphans for a parent that ignores CHLD. Where `env` cannot ignore it, a shell reaps. With
-a real user of its own, where there is `setpriv`, it cannot be traced either, nor its files be opened."""
+a real user of its own, where there is `setpriv`, it cannot be traced either, nor its files be opened.
+
+`$2`: if not empty, a shell is started for a channel, in a session of its own, on the container's own streams, and
+`$2 1` is said, or `$2 0` where that cannot be: a shell ignores INT and QUIT for what it starts beside itself, and only
+such an `env` undoes that."""
 
 RUN = """\
 if [ $# -eq 1 ]; then

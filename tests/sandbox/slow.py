@@ -16,7 +16,7 @@ class SlowClient(EngineClient):
     """An `EngineClient` that lags while its attributes say so.
 
     Attributes:
-        silent_until: on the monotonic clock; until then no output of an exec arrives.
+        silent_until: on the monotonic clock; until then no output of an exec, or of a container, arrives.
         start_s: how long the answer to the start of an exec takes.
         looks: how long each of the next looks at an exec takes.
     """
@@ -30,7 +30,12 @@ class SlowClient(EngineClient):
         self.pumps: list[threading.Thread] = []
 
     def open_exec(self, exec_id: str) -> tuple[socket.socket, bytes]:
-        connection, early = super().open_exec(exec_id)
+        return self._late(*super().open_exec(exec_id))
+
+    def open_container(self, container_id: str) -> tuple[socket.socket, bytes]:
+        return self._late(*super().open_container(container_id))
+
+    def _late(self, connection: socket.socket, early: bytes) -> tuple[socket.socket, bytes]:
         time.sleep(self.start_s)
         connection.settimeout(None)
         ours, theirs = socket.socketpair()
