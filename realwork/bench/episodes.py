@@ -5,26 +5,22 @@ sandboxes, client, grading and store, all as a user has them.
 """
 
 import asyncio
-import json
 import statistics
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from realwork.api import run
+from realwork.bench.playing import play, run_document
 from realwork.bench.processes import CpuWatch
 from realwork.bench.served import Served, served_model
 from realwork.bench.spread import Spread, spread
 from realwork.dataset.read import trajectories
 from realwork.distributed.result import Observer
 from realwork.errors import InputError
-from realwork.runfile import load_run_file
 from realwork.sandbox.engine import open_engine
 from realwork.sandbox.yardstick import raw_containers_per_s
 from realwork.types import Record
 
-MEMORY_MIB = 256
 MODES = ("same", "fresh")
 FEWEST = 4
 """Episodes for each at once: the first quarter of a run, and its last ones, are not in its steady rate."""
@@ -40,7 +36,7 @@ class ModeBench(Record):
         engine_per_s: containers that the engine alone creates, starts and removes, at the same parallelism; of each
             round the mean of one measurement before its run and one after it.
         ratio: `episodes_per_s` over `engine_per_s`, round by round.
-        cpu_ms: CPU milliseconds of an episode by part, the medians of the rounds; see `processes.cpu_by_part`.
+        cpu_ms: CPU milliseconds of an episode by part; see `processes.cpu_by_part`.
         successful: rows that are graded successful, of all rounds.
     """
 
@@ -48,7 +44,7 @@ class ModeBench(Record):
     whole_per_s: Spread
     engine_per_s: Spread
     ratio: Spread
-    cpu_ms: dict[str, float]
+    cpu_ms: dict[str, Spread]
     successful: int
 
 
@@ -77,6 +73,7 @@ def bench_episodes(
 
     Raises:
         InputError: there is no engine, or not the image; or the episodes are too few for their parallelism.
+        RunAborted: a run could not go on.
     """
     if episodes < FEWEST * parallel:
         raise InputError(f"{parallel} rollouts at once need at least {FEWEST * parallel} episodes, not {episodes}")
@@ -92,12 +89,9 @@ def bench_episodes(
 def _round(image: str, model: Served, mode: str, episodes: int, parallel: int, observer: Observer | None) -> _Round:
     engine = [asyncio.run(_engine_rate(image, episodes, parallel))]
     with tempfile.TemporaryDirectory(prefix="realwork-bench-") as folder:
-        file = Path(folder) / "run.json"
-        limits = {"max_parallel_rollouts": parallel, "trajectory_output_path": f"{folder}/trajectories"}
-        document = run_document(image, model.base_url, limits, episodes) | {"grading_config": {"mode": mode}}
-        file.write_text(json.dumps(document))
+        document = run_document(image, model.base_url, {"max_parallel_rollouts": parallel}, episodes)
         with CpuWatch(model.pid) as watch:
-            result = run(load_run_file(file), observer=observer)
+            result = play(document | {"grading_config": {"mode": mode}}, folder, observer=observer)
         ends = sorted(each.ended_at for each in trajectories(result.directory))
     engine.append(asyncio.run(_engine_rate(image, episodes, parallel)))
     begin, end = episodes // 4, episodes - parallel
@@ -112,19 +106,6 @@ def _round(image: str, model: Served, mode: str, episodes: int, parallel: int, o
     )
 
 
-def run_document(image: str, base_url: str, rollout_config: dict[str, Any], episodes: int) -> dict[str, Any]:
-    """A run file of so many episodes of one environment."""
-    environment = {"id": "bench", "docker_image": image, "prompt": "bench", "unit_tests": ["test -f file-0"]}
-    return {
-        "environments": [environment],
-        "template_prompt": "bench",
-        "llm_config": {"model": "bench", "base_url": base_url},
-        "rollout_config": rollout_config,
-        "episode_control_config": {"max_episodes": episodes, "safety_limit": episodes},
-        "sandbox_config": {"memory_mib": MEMORY_MIB},
-    }
-
-
 async def _engine_rate(image: str, count: int, parallel: int) -> float:
     async with open_engine() as engine:
         return await raw_containers_per_s(engine, image, count=count, parallel=parallel)
@@ -137,6 +118,6 @@ def _together(rounds: Sequence[_Round]) -> ModeBench:
         whole_per_s=spread([each.whole for each in rounds]),
         engine_per_s=spread([each.engine for each in rounds]),
         ratio=spread([each.steady / each.engine for each in rounds]),
-        cpu_ms={part: statistics.median(each.cpu_ms[part] for each in rounds) for part in parts},
+        cpu_ms={part: spread([each.cpu_ms[part] for each in rounds]) for part in parts},
         successful=sum(each.successful for each in rounds),
     )

@@ -7,14 +7,14 @@ slows both alike.
 import asyncio
 import json
 import os
-import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
 from realwork.bench.endpoint import serving
 from realwork.bench.processes import Process
+from realwork.bench.spread import Spread, spread
 from realwork.config import LlmConfig
 from realwork.model.context import visible
 from realwork.model.openai import OpenAIModel, open_endpoint
@@ -32,24 +32,24 @@ Ask = Callable[[], Awaitable[object]]
 
 
 class ClientCost(Record):
-    """What requests cost, the medians of several rounds; `cpu_ms` is CPU milliseconds of the client's process each."""
+    """What requests cost in several rounds; `cpu_ms` is CPU milliseconds of the client's process each."""
 
-    requests_per_s: float
-    cpu_ms: float
+    requests_per_s: Spread
+    cpu_ms: Spread
 
 
 class ModelBench(Record):
     """What was measured.
 
     Attributes:
-        ratio: CPU of our client over that of the bare one.
+        ratio: CPU of our client over that of the bare one, round by round.
         long_conversation_mib: what a process grows by that holds `LONG_MESSAGES` messages and asks with all of them.
     """
 
     requests: int
     ours: ClientCost
     bare: ClientCost
-    ratio: float
+    ratio: Spread
     long_conversation_mib: float
 
 
@@ -71,24 +71,25 @@ async def _measure(config: LlmConfig, requests: int) -> ModelBench:
         async def ours() -> object:
             return await model.complete(messages, deadline_s=60.0)
 
-        rounds: dict[str, list[ClientCost]] = {"ours": [], "bare": []}
+        rounds: dict[str, list[tuple[float, float]]] = {"ours": [], "bare": []}
         for ask in (ours, bare):
             await _round(ask, PARALLEL)
         for _ in range(ROUNDS):
             rounds["ours"].append(await _round(ours, requests))
             rounds["bare"].append(await _round(bare, requests))
         grown_mib = await _growth(model)
-    medians = {name: _median(each) for name, each in rounds.items()}
+    pairs = zip(rounds["ours"], rounds["bare"], strict=True)
     return ModelBench(
         requests=requests,
-        **medians,
-        ratio=medians["ours"].cpu_ms / medians["bare"].cpu_ms,
+        ours=_cost(rounds["ours"]),
+        bare=_cost(rounds["bare"]),
+        ratio=spread([ours_ms / bare_ms for (_, ours_ms), (_, bare_ms) in pairs]),
         long_conversation_mib=grown_mib,
     )
 
 
-async def _round(ask: Ask, requests: int) -> ClientCost:
-    """The cost of `requests` requests, `PARALLEL` at once."""
+async def _round(ask: Ask, requests: int) -> tuple[float, float]:
+    """Requests a second and CPU milliseconds of each, of `requests` requests, `PARALLEL` at once."""
     left = iter(range(requests))
 
     async def one_after_the_other() -> None:
@@ -97,17 +98,12 @@ async def _round(ask: Ask, requests: int) -> ClientCost:
 
     began, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(one_after_the_other() for _ in range(PARALLEL)))
-    return ClientCost(
-        requests_per_s=requests / (time.perf_counter() - began),
-        cpu_ms=(time.process_time() - cpu) * 1000 / requests,
-    )
+    return requests / (time.perf_counter() - began), (time.process_time() - cpu) * 1000 / requests
 
 
-def _median(rounds: list[ClientCost]) -> ClientCost:
-    return ClientCost(
-        requests_per_s=statistics.median(each.requests_per_s for each in rounds),
-        cpu_ms=statistics.median(each.cpu_ms for each in rounds),
-    )
+def _cost(rounds: Sequence[tuple[float, float]]) -> ClientCost:
+    rates, cpu_ms = zip(*rounds, strict=True)
+    return ClientCost(requests_per_s=spread(rates), cpu_ms=spread(cpu_ms))
 
 
 async def _growth(model: OpenAIModel) -> float:

@@ -5,10 +5,10 @@ filtering ones take turns, so that a busy machine slows all alike.
 """
 
 import asyncio
-import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from realwork.bench.spread import Spread, spread
 from realwork.config import PluginEntry
 from realwork.distributed.cluster import connected
 from realwork.distributed.hooks import RayCalls, pack, rollout_hooks
@@ -56,7 +56,7 @@ class Filtering(ActionFilterPlugin):
 
 
 class PluginsBench(Record):
-    """What was measured, in milliseconds, medians over rounds.
+    """What was measured in several rounds, in milliseconds.
 
     Attributes:
         watching_ms, filtering_ms: what a step takes on the way of the episode, by how many plugins there are.
@@ -64,10 +64,10 @@ class PluginsBench(Record):
         bare_call_ms: one call of a Ray task that does nothing.
     """
 
-    watching_ms: dict[int, float]
-    settling_ms: dict[int, float]
-    filtering_ms: dict[int, float]
-    bare_call_ms: float
+    watching_ms: dict[int, Spread]
+    settling_ms: dict[int, Spread]
+    filtering_ms: dict[int, Spread]
+    bare_call_ms: Spread
 
 
 def bench_plugins(*, steps: int, address: str | None = None) -> PluginsBench:
@@ -93,7 +93,7 @@ async def _measure(steps: int) -> PluginsBench:
             took.setdefault(f"settling {count}", []).append(settling)
             on_the_way, _ = await _steps(filtering[count], steps)
             took.setdefault(f"filtering {count}", []).append(on_the_way)
-    ms = {name: 1000 * statistics.median(values[1:]) for name, values in took.items()}
+    ms = {name: spread([1000 * seconds for seconds in values[1:]]) for name, values in took.items()}
     return PluginsBench(
         watching_ms={count: ms[f"watching {count}"] for count in COUNTS},
         settling_ms={count: ms[f"settling {count}"] for count in COUNTS},

@@ -14,10 +14,11 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from realwork.api import run
+from realwork.bench.playing import play
 from realwork.bench.processes import Process, named
+from realwork.bench.spread import Spread, spread
 from realwork.config import RunConfig
 from realwork.distributed.cluster import Node
 from realwork.distributed.driver import Driver
@@ -32,7 +33,6 @@ from realwork.opening import SilentObserver
 from realwork.plugins.managing import RunPlugins
 from realwork.preflight import MachineFacts, Question
 from realwork.record import RolloutSettings
-from realwork.runfile import load_run_file
 from realwork.schedule import EnvironmentProgress, Schedule
 from realwork.types import Record, RolloutSpec, RolloutSummary
 
@@ -50,25 +50,24 @@ _COMMAND = {"tool_calls": [{"name": "execute_command", "arguments": {"command": 
 
 
 class PlayedBench(Record):
-    """Rollouts that were played on a real Ray.
+    """Rollouts that were played on a real Ray, in several runs.
 
     Attributes:
-        driver_ms, store_ms: CPU milliseconds of each rollout.
-        driver_mib, store_mib: most resident memory in the first and in the second half of the rollouts.
+        rollouts: of each run.
+        driver_ms, store_ms, both_ms: CPU milliseconds of each rollout.
+        driver_mib, store_mib: most resident memory in the first and in the second half of the rollouts, of all runs.
+        graded: rollouts of all runs that have a grade.
     """
 
     rollouts: int
     nodes: int
-    seconds: float
-    driver_ms: float
-    store_ms: float
+    seconds: Spread
+    driver_ms: Spread
+    store_ms: Spread
+    both_ms: Spread
     driver_mib: tuple[float, float]
     store_mib: tuple[float, float]
     graded: int
-
-    @property
-    def both_ms(self) -> float:
-        return self.driver_ms + self.store_ms
 
 
 class SimulatedBench(Record):
@@ -91,23 +90,65 @@ class SimulatedBench(Record):
 
 
 class ScaleBench(Record):
-    """Both measurements; `played` at a 16th, a quarter and all of the rollouts."""
+    """Both measurements; `played` at a 16th, a quarter and all of the rollouts.
 
+    Attributes:
+        growth: CPU of a rollout in the longest run over that in the shortest, round by round.
+    """
+
+    rounds: int
     played: list[PlayedBench]
+    growth: Spread
     simulated: SimulatedBench
 
 
-def bench_scale(*, rollouts: int, in_flight: int, nodes: int) -> ScaleBench:
+class _Played(NamedTuple):
+    """One run, named as in `PlayedBench`."""
+
+    seconds: float
+    driver_ms: float
+    store_ms: float
+    driver_mib: tuple[float, float]
+    store_mib: tuple[float, float]
+    graded: int
+
+    @property
+    def both_ms(self) -> float:
+        return self.driver_ms + self.store_ms
+
+
+def bench_scale(*, rounds: int, rollouts: int, in_flight: int, nodes: int) -> ScaleBench:
     """Play shares of `rollouts` on a real Ray; then twice `in_flight`, that many at once, over simulated `nodes`.
 
     Whole groups are played, so it may be a few more.
 
     Raises:
         InputError: no Ray can be started.
+        RunAborted: a run could not go on.
     """
+    sizes = [_whole_groups(rollouts // share) for share in SHARES]
     with several_local_nodes(NODES, memory_mib=NODE_MIB) as address:
-        played = [_play(_whole_groups(rollouts // share), address) for share in SHARES]
-    return ScaleBench(played=played, simulated=asyncio.run(_simulate(in_flight, nodes)))
+        found = [[_play(size, address) for size in sizes] for _ in range(rounds)]
+    return ScaleBench(
+        rounds=rounds,
+        played=[_together(size, runs) for size, runs in zip(sizes, zip(*found, strict=True), strict=True)],
+        growth=spread([runs[-1].both_ms / runs[0].both_ms for runs in found]),
+        simulated=asyncio.run(_simulate(in_flight, nodes)),
+    )
+
+
+def _together(rollouts: int, runs: Sequence[_Played]) -> PlayedBench:
+    return PlayedBench(
+        rollouts=rollouts,
+        nodes=NODES,
+        seconds=spread([each.seconds for each in runs]),
+        driver_ms=spread([each.driver_ms for each in runs]),
+        store_ms=spread([each.store_ms for each in runs]),
+        both_ms=spread([each.both_ms for each in runs]),
+        driver_mib=(max(each.driver_mib[0] for each in runs), max(each.driver_mib[1] for each in runs)),
+        store_mib=(max(each.store_mib[0] for each in runs), max(each.store_mib[1] for each in runs)),
+        graded=sum(each.graded for each in runs),
+    )
 
 
 class _Measuring(SilentObserver):
@@ -134,19 +175,15 @@ class _Measuring(SilentObserver):
             self.cpu_s.append((self.driver.cpu_s, self.store.cpu_s))
 
 
-def _play(rollouts: int, address: str) -> PlayedBench:
+def _play(rollouts: int, address: str) -> _Played:
     with tempfile.TemporaryDirectory(prefix="realwork-bench-") as folder:
-        file = Path(folder) / "run.json"
-        file.write_text(json.dumps(_run_file(folder, rollouts)))
         (Path(folder) / "script.json").write_text(json.dumps([_COMMAND] * STEPS))
-        run_file = load_run_file(file, overrides={"sandbox_config": {"kind": "memory"}})
         measuring = _Measuring(rollouts)
-        result = run(run_file, address=address, observer=measuring)
+        idle = {"sandbox_config": {"kind": "memory"}}
+        result = play(_run_file(folder, rollouts), folder, overrides=idle, address=address, observer=measuring)
     (driver_before, store_before), (driver_after, store_after) = measuring.cpu_s
     driver_mib, store_mib = (_most_by_half(each) for each in zip(*measuring.memory_mib, strict=True))
-    return PlayedBench(
-        rollouts=rollouts,
-        nodes=NODES,
+    return _Played(
         seconds=result.duration_s,
         driver_ms=1000 * (driver_after - driver_before) / rollouts,
         store_ms=1000 * (store_after - store_before) / rollouts,

@@ -13,7 +13,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from realwork.bench.episodes import run_document
+from realwork.bench.playing import run_document
 from realwork.bench.served import served_model
 from realwork.bench.spread import Spread, spread
 from realwork.dataset.read import trajectories

@@ -6,9 +6,9 @@ made before the clock runs.
 
 import asyncio
 import multiprocessing
+import os
 import random
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Iterable
@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from realwork.bench.processes import Process
+from realwork.bench.spread import Spread, spread
 from realwork.config import RunConfig
 from realwork.dataset.ack import Commit
 from realwork.dataset.commits import make_commit
@@ -39,7 +41,7 @@ _WORDS = [f"{number:x}" * (1 + number % 5) for number in range(4000)]
 
 
 class StoreRate(Record):
-    """Commits of trajectories of one size, medians of several rounds.
+    """Commits of trajectories of one size, in several rounds.
 
     Attributes:
         rows: in each round.
@@ -47,19 +49,19 @@ class StoreRate(Record):
         acked_per_s: rows acknowledged, and so on the disk, each second.
         sealed_per_s: rows that are in Parquet parts, each second, from the first commit to the end of the last part.
         bare_per_s: rows that bare pyarrow writes each second, from an Arrow table to one Parquet file on the disk.
-        ratio: acked_per_s over bare_per_s.
+        ratio: acked_per_s over bare_per_s, round by round.
     """
 
     rows: int
     row_bytes: int
-    acked_per_s: float
-    sealed_per_s: float
-    bare_per_s: float
-    ratio: float
+    acked_per_s: Spread
+    sealed_per_s: Spread
+    bare_per_s: Spread
+    ratio: Spread
 
     @property
     def acked_mib_per_s(self) -> float:
-        return self.acked_per_s * self.row_bytes / (1 << 20)
+        return self.acked_per_s.median * self.row_bytes / (1 << 20)
 
 
 class StoreBench(Record):
@@ -119,12 +121,13 @@ async def _rate(folder: Path, kib: int, rows: int) -> StoreRate:
             acked.append(rows / (time.monotonic() - began))
         sealed.append(rows / (time.monotonic() - began))
         shutil.rmtree(run)
-    medians = {"acked_per_s": acked, "sealed_per_s": sealed, "bare_per_s": bare}
     return StoreRate(
         rows=rows,
         row_bytes=row_bytes,
-        ratio=statistics.median(ours / theirs for ours, theirs in zip(acked, bare, strict=True)),
-        **{name: statistics.median(values) for name, values in medians.items()},
+        acked_per_s=spread(acked),
+        sealed_per_s=spread(sealed),
+        bare_per_s=spread(bare),
+        ratio=spread([ours / theirs for ours, theirs in zip(acked, bare, strict=True)]),
     )
 
 
@@ -135,7 +138,7 @@ async def _memory(run: Path, rows: int) -> dict[int, float]:
         for first, last in ((0, min(rows, FIRST_ROWS)), (FIRST_ROWS, rows)):
             await _commit(store, (make_commit(_record(sample, KIB)) for sample in range(first, last)))
             await store.seal()
-            found[last] = _resident_mib()
+            found[last] = Process(os.getpid()).memory_mib
     return found
 
 
@@ -148,11 +151,6 @@ async def _commit(store: TrajectoryStore, commits: Iterable[Commit]) -> None:
             await store.commit(commit)
 
     await asyncio.gather(*(one_after_the_other() for _ in range(PARALLEL)))
-
-
-def _resident_mib() -> float:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * 4096 / (1 << 20)
 
 
 def _record(sample: int, size_bytes: int) -> Trajectory:

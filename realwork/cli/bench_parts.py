@@ -16,24 +16,26 @@ def episodes(rounds: int = 5, episodes: int = 64, commands: int = 10, parallel: 
     """Of `realwork.bench.episodes`."""
     from realwork.bench.episodes import bench_episodes
 
-    image = BASE_IMAGE
-    measured = bench_episodes(image, rounds=rounds, episodes=episodes, commands=commands, parallel=parallel)
-    lines = [
-        f"{rounds} runs of {episodes} episodes of {commands} commands, {parallel} at a time, in each mode",
-        _columns("", "median", "lowest", "highest"),
-    ]
-    for mode, each in measured.modes.items():
-        lines += [
-            _columns(f"{mode}: episodes a second", *_spread(each.episodes_per_s, 2)),
-            _columns(f"{mode}: the whole run, start included", *_spread(each.whole_per_s, 2)),
-            _columns("engine alone: containers a second", *_spread(each.engine_per_s, 2)),
-            _columns(f"{mode}: ratio to the engine alone", *_spread(each.ratio, 2)),
+    measured = bench_episodes(BASE_IMAGE, rounds=rounds, episodes=episodes, commands=commands, parallel=parallel)
+    modes = measured.modes
+    rows = {
+        "episodes a second": [_of(each.episodes_per_s, 2) for each in modes.values()],
+        "the whole run, start included": [_of(each.whole_per_s, 2) for each in modes.values()],
+        "engine alone: containers a second": [_of(each.engine_per_s, 2) for each in modes.values()],
+        "ratio to the engine alone": [_of(each.ratio, 2) for each in modes.values()],
+        "CPU ms of an episode": ["" for _ in modes],
+    }
+    for part in next(iter(modes.values())).cpu_ms:
+        rows[f"  {part}"] = [_of(each.cpu_ms[part], 0) for each in modes.values()]
+    graded = ", ".join(f"{each.successful} {mode}" for mode, each in modes.items())
+    return measured, "\n".join(
+        [
+            f"{rounds} runs of {episodes} episodes of {commands} commands, {parallel} at a time, in each mode",
+            _row("median (lowest-highest)", *modes),
+            *(_row(name, *values) for name, values in rows.items()),
+            f"graded successful, of {rounds * episodes} each: {graded}",
         ]
-    lines += ["", _columns("CPU ms of an episode", *measured.modes)]
-    parts = next(iter(measured.modes.values())).cpu_ms
-    lines += [_columns(part, *(f"{each.cpu_ms[part]:.1f}" for each in measured.modes.values())) for part in parts]
-    graded = ", ".join(f"{each.successful} {mode}" for mode, each in measured.modes.items())
-    return measured, "\n".join([*lines, f"graded successful, of {rounds * episodes} each: {graded}"])
+    )
 
 
 def start(rounds: int = 5) -> tuple["Record", str]:
@@ -41,12 +43,9 @@ def start(rounds: int = 5) -> tuple["Record", str]:
     from realwork.bench.start import bench_start
 
     measured = bench_start(BASE_IMAGE, rounds=rounds)
-    lines = [_columns("seconds", "median", "lowest", "highest")]
+    lines = [_row(f"seconds, {rounds} launches each", "first tool call", "Ray alone")]
     for name, each in (("cold: a local Ray is started", measured.cold), ("warm: a cluster is up", measured.warm)):
-        lines += [
-            _columns(name, *_spread(each.first_call_s, 1)),
-            _columns("  of which Ray alone, first answer", *_spread(each.ray_alone_s, 1)),
-        ]
+        lines.append(_row(name, _of(each.first_call_s, 1), _of(each.ray_alone_s, 1)))
     return measured, "\n".join(lines)
 
 
@@ -55,45 +54,51 @@ def flight(rollouts: int = 100, reply_s: float = 2.0, seconds: float = 60.0) -> 
     from realwork.bench.flight import bench_flight
 
     measured = bench_flight(BASE_IMAGE, rollouts=rollouts, reply_s=reply_s, seconds=seconds)
-    lines = [
-        (
-            f"{rollouts} rollouts in flight for {measured.seconds:.0f} s, {reply_s:g} s a reply: "
-            f"{measured.commands_per_s:.1f} commands a second, {measured.successful} graded successful"
-        ),
-        _columns("MiB a rollout: its actor", f"{measured.actor_mib:.0f}"),
-        _columns("MiB a rollout: all that the machine lacks", f"{measured.rollout_mib:.0f}"),
-        _columns(f"CPU of {measured.cores} cores", f"{sum(measured.cpu_share.values()):.1%}"),
-    ]
-    lines += [_columns(f"  {part}", f"{share:.1%}") for part, share in measured.cpu_share.items()]
-    return measured, "\n".join(lines)
+    return measured, "\n".join(
+        [
+            (
+                f"{rollouts} rollouts in flight for {measured.seconds:.0f} s, {reply_s:g} s a reply: "
+                f"{measured.commands_per_s:.1f} commands a second, {measured.successful} graded successful"
+            ),
+            _row("seconds until all of them played", f"{measured.started_s:.0f}"),
+            _row("MiB a rollout: its actor", _of(measured.actor_mib, 0)),
+            _row("MiB a rollout: all that the machine lacks", _of(measured.rollout_mib, 0)),
+            _row(f"% CPU of {measured.cores} cores", _of(measured.cpu_share, 1, by=100)),
+            *(_row(f"  {part}", f"{share:.1%}") for part, share in measured.part_share.items()),
+        ]
+    )
 
 
-def scale(rollouts: int = 4000, in_flight: int = 10_000, nodes: int = 200) -> tuple["Record", str]:
+def scale(rounds: int = 5, rollouts: int = 1600, in_flight: int = 10_000, nodes: int = 200) -> tuple["Record", str]:
     """Of `realwork.bench.scale`."""
     from realwork.bench.scale import bench_scale
 
-    measured = bench_scale(rollouts=rollouts, in_flight=in_flight, nodes=nodes)
-    simulated = measured.simulated
-    lines = [
-        f"rollouts of a sandbox that runs nothing, on {measured.played[0].nodes} nodes of a real Ray; CPU ms of each",
-        "rollouts  seconds   driver    store   both   most MiB: driver, store (first half, second half)",
-    ]
-    lines += [
-        f"{each.rollouts:8,} {each.seconds:8.1f} {each.driver_ms:8.2f} {each.store_ms:8.2f} {each.both_ms:6.2f}   "
-        f"{each.driver_mib[0]:.0f}, {each.store_mib[0]:.0f}; {each.driver_mib[1]:.0f}, {each.store_mib[1]:.0f}"
-        for each in measured.played
-    ]
-    lines += [
-        (
-            f"{simulated.rollouts:,} simulated rollouts, {simulated.in_flight:,} in flight on {simulated.nodes} nodes: "
-            f"{simulated.seconds:.1f} s"
-        ),
-        (
-            f"a decision of the scheduler takes {simulated.decision_ms:.2f} ms, 99.9% of them less than "
-            f"{simulated.most_decision_ms:.2f} ms; driver and simulation {simulated.driver_ms:.2f} CPU ms a rollout"
-        ),
-    ]
-    return measured, "\n".join(lines)
+    measured = bench_scale(rounds=rounds, rollouts=rollouts, in_flight=in_flight, nodes=nodes)
+    first, simulated = measured.played[0], measured.simulated
+    rows: dict[str, list[str]] = {
+        "seconds": [_of(each.seconds, 1) for each in measured.played],
+        "CPU ms of a rollout: driver": [_of(each.driver_ms, 2) for each in measured.played],
+        "CPU ms of a rollout: store": [_of(each.store_ms, 2) for each in measured.played],
+        "CPU ms of a rollout: both": [_of(each.both_ms, 2) for each in measured.played],
+        "most MiB of the driver in either half": [_halves(each.driver_mib) for each in measured.played],
+        "most MiB of the store in either half": [_halves(each.store_mib) for each in measured.played],
+    }
+    return measured, "\n".join(
+        [
+            f"{rounds} runs of rollouts of a sandbox that runs nothing, on {first.nodes} nodes of a real Ray",
+            _row("median (lowest-highest)", *(f"{each.rollouts:,} rollouts" for each in measured.played)),
+            *(_row(name, *values) for name, values in rows.items()),
+            _row("both, of the longest over the shortest", _of(measured.growth, 2)),
+            (
+                f"{simulated.rollouts:,} simulated rollouts, {simulated.in_flight:,} in flight on {simulated.nodes} "
+                f"nodes: {simulated.seconds:.1f} s"
+            ),
+            (
+                f"a decision of the scheduler takes {simulated.decision_ms:.2f} ms, 99.9% of them less than "
+                f"{simulated.most_decision_ms:.2f} ms; driver and simulation {simulated.driver_ms:.2f} CPU ms a rollout"
+            ),
+        ]
+    )
 
 
 def sandbox(commands: int = 200, lives: int = 20, sandboxes: int = 32) -> tuple["Record", str]:
@@ -110,12 +115,14 @@ def model(requests: int = 200) -> tuple["Record", str]:
     from realwork.bench.model import LONG_MESSAGES, bench_model
 
     measured = bench_model(requests=requests)
-    return measured, (
-        "                       requests/s   CPU ms each\n"
-        f"realwork's client      {measured.ours.requests_per_s:10.0f}   {measured.ours.cpu_ms:11.2f}\n"
-        f"bare openai client     {measured.bare.requests_per_s:10.0f}   {measured.bare.cpu_ms:11.2f}\n"
-        f"ratio of CPU           {measured.ratio:10.2f}\n"
-        f"a conversation of {LONG_MESSAGES:,} messages takes {measured.long_conversation_mib:.1f} MiB"
+    return measured, "\n".join(
+        [
+            _row("median (lowest-highest)", "requests/s", "CPU ms each"),
+            _row("realwork's client", _of(measured.ours.requests_per_s, 0), _of(measured.ours.cpu_ms, 2)),
+            _row("bare openai client", _of(measured.bare.requests_per_s, 0), _of(measured.bare.cpu_ms, 2)),
+            _row("ratio of CPU", "", _of(measured.ratio, 2)),
+            f"a conversation of {LONG_MESSAGES:,} messages takes {measured.long_conversation_mib:.1f} MiB",
+        ]
     )
 
 
@@ -124,11 +131,14 @@ def store(rows: int = 100_000, mib: int = 64) -> tuple["Record", str]:
     from realwork.bench.store import bench_store
 
     measured = bench_store(rows=rows, mib=mib)
-    lines = ["trajectory   acked/s    MiB/s   in parts/s   bare pyarrow/s   ratio"]
-    lines += [
-        f"{kib:6} KiB {each.acked_per_s:10.0f} {each.acked_mib_per_s:8.1f} {each.sealed_per_s:12.0f} "
-        f"{each.bare_per_s:16.0f} {each.ratio:7.2f}"
-        for kib, each in measured.rates.items()
+    rates = measured.rates.values()
+    lines = [
+        _row("median (lowest-highest), of trajectories of", *(f"{kib} KiB" for kib in measured.rates)),
+        _row("acknowledged a second", *(_of(each.acked_per_s, 0) for each in rates)),
+        _row("  MiB", *(f"{each.acked_mib_per_s:.0f}" for each in rates)),
+        _row("in parts a second", *(_of(each.sealed_per_s, 0) for each in rates)),
+        _row("bare pyarrow writes a second", *(_of(each.bare_per_s, 0) for each in rates)),
+        _row("ratio of acknowledged to that", *(_of(each.ratio, 2) for each in rates)),
     ]
     memory = ", ".join(f"{mib:.0f} MiB after {count:,} rows" for count, mib in measured.memory_mib.items())
     lines += [f"memory of the store: {memory}", f"a run of {rows:,} rows is taken up in {measured.resume_s:.1f} s"]
@@ -140,16 +150,19 @@ def plugins(steps: int = 100) -> tuple["Record", str]:
     from realwork.bench.plugins import bench_plugins
 
     measured = bench_plugins(steps=steps)
-    lines = ["plugins   watching   at the end   filtering     (ms a step)"]
-    lines += [
-        f"{count:7} {measured.watching_ms[count]:10.2f} {measured.settling_ms[count]:12.2f} "
-        f"{measured.filtering_ms[count]:11.2f}"
-        for count in measured.watching_ms
-    ]
+    counts = measured.watching_ms
     bare = measured.bare_call_ms
-    each = measured.filtering_ms[1] / bare
-    lines.append(f"a bare call of a Ray task takes {bare:.2f} ms; one filtering plugin {each:.2f} times that")
-    return measured, "\n".join(lines)
+    each = measured.filtering_ms[1].median / bare.median
+    return measured, "\n".join(
+        [
+            _row("ms a step, median (lowest-highest)", *(f"{count} plugins" for count in counts)),
+            _row("watching, on the way", *(_of(measured.watching_ms[count], 2) for count in counts)),
+            _row("watching, waited for at the end", *(_of(measured.settling_ms[count], 2) for count in counts)),
+            _row("filtering", *(_of(measured.filtering_ms[count], 2) for count in counts)),
+            _row("a bare call of a Ray task", _of(bare, 2)),
+            f"one filtering plugin takes {each:.2f} times a bare call",
+        ]
+    )
 
 
 def _table(measured: "SandboxBench") -> str:
@@ -188,12 +201,18 @@ def _line(name: str, seconds: "Seconds") -> str:
     return f"{name:33} {seconds.median_s * 1000:7.1f} ms {seconds.p95_s * 1000:7.1f} ms"
 
 
-def _columns(name: str, *values: str) -> str:
-    return f"{name:42}" + "".join(f"{value:>10}" for value in values)
+def _row(name: str, *values: str) -> str:
+    return f"{name:43}" + "".join(f"{value:>23}" for value in values)
 
 
-def _spread(figure: "Spread", digits: int) -> list[str]:
-    return [f"{value:.{digits}f}" for value in (figure.median, figure.lowest, figure.highest)]
+def _of(figure: "Spread", digits: int, *, by: float = 1.0) -> str:
+    """Median and spread of a figure, multiplied `by`."""
+    median, lowest, highest = (f"{by * value:.{digits}f}" for value in (figure.median, figure.lowest, figure.highest))
+    return f"{median} ({lowest}-{highest})"
+
+
+def _halves(mib: tuple[float, float]) -> str:
+    return f"{mib[0]:.0f}, {mib[1]:.0f}"
 
 
 def say(line: str) -> None:

@@ -36,12 +36,15 @@ def every(context: typer.Context, to: Json = None) -> None:
         return
     _check_writable(to)
     measured: dict[str, Any] = {}
-    for name, (about, measure) in _parts().items():
-        bench_parts.say(f"{name}: {about}")
-        measured[name], text = measure()
-        if to != STDOUT:
-            results.print(f"{name}\n{text}\n", markup=False)
-    _write(to, json.dumps({name: each.model_dump(mode="json") for name, each in measured.items()}, indent=2))
+    try:
+        for name, (about, measure) in _parts().items():
+            bench_parts.say(f"{name}: {about}")
+            found, text = measure()
+            measured[name] = found.model_dump(mode="json")
+            if to != STDOUT:
+                results.print(f"{name}\n{text}\n", markup=False)
+    finally:
+        _write(to, json.dumps(measured, indent=2))
 
 
 def _parts() -> dict[str, tuple[str, Callable[[], tuple["Record", str]]]]:
@@ -160,12 +163,13 @@ def _write(to: Path | None, numbers: str) -> None:
 
 @app.command()
 def scale(
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each length.")] = 5,
     rollouts: Annotated[
-        int, typer.Option(min=8, help="Rollouts on a real Ray, after a quarter and a 16th of them.")
-    ] = 4000,
+        int, typer.Option(min=8, help="Rollouts of the longest runs; others have a quarter and a 16th of them.")
+    ] = 1600,
     in_flight: Annotated[int, typer.Option(min=1, help="Simulated rollouts in flight at once.")] = 10_000,
     nodes: Annotated[int, typer.Option(min=1, help="Simulated nodes.")] = 200,
     to: Json = None,
 ) -> None:
     """What a rollout costs driver and store, and how long the scheduler takes when very many are in flight."""
-    _deliver(to, lambda: bench_parts.scale(rollouts, in_flight, nodes))
+    _deliver(to, lambda: bench_parts.scale(rounds, rollouts, in_flight, nodes))
