@@ -8,7 +8,15 @@ from pathlib import Path
 
 CLOCK = os.sysconf("SC_CLK_TCK")
 EVERY_S = 1.0
+ENGINE = "engine and containers"
 _PROC = Path("/proc")
+_PARTS = ("driver", "actors", "store", "plugins", "Ray", "model server")
+_BY_START = {
+    b"ray::RolloutActor": "actors",
+    b"ray::StoreActor": "store",
+    b"ray::GateActor": "driver",
+    b"ray::": "plugins",
+}
 _STEAL = 8
 """Of the first line of `/proc/stat`, the columns from here on are contained in others."""
 _IDLE = (3, 4)
@@ -54,29 +62,28 @@ def available_mib() -> float:
 
 
 def cpu_by_part(model_server: int) -> dict[str, float]:
-    """CPU seconds since the start of each: driver (this process), actors, store, the rest of Ray, the model's server.
+    """CPU seconds since the start of each part.
 
-    What else this machine has done is `engine and containers`: engine, shims, runtimes, what runs inside and the
-    kernel's work for them.
+    The driver is this process and the gate; plugins are the processes of Ray's tasks. What else this machine has done
+    is `ENGINE`: engine, shims, runtimes, what runs inside and the kernel's work for them.
     """
-    parts = dict.fromkeys(("driver", "actors", "store", "Ray", "model server", "engine and containers"), 0.0)
+    parts = dict.fromkeys((*_PARTS, ENGINE), 0.0)
     for folder in _PROC.glob("[0-9]*"):
         with contextlib.suppress(OSError):
             part = _part(int(folder.name), (folder / "cmdline").read_bytes(), model_server)
             if part is not None:
                 parts[part] += Process(int(folder.name)).cpu_s
-    parts["engine and containers"] = _busy_s() - sum(parts.values())
+    parts[ENGINE] = _busy_s() - sum(parts.values())
     return parts
 
 
 def _part(pid: int, command: bytes, model_server: int) -> str | None:
     if pid in (os.getpid(), model_server):
         return "driver" if pid == os.getpid() else "model server"
-    if command.startswith(b"ray::RolloutActor"):
-        return "actors"
-    if command.startswith(b"ray::StoreActor"):
-        return "store"
-    return "Ray" if command.startswith(b"ray::") or b"/ray/" in command else None
+    for start, part in _BY_START.items():
+        if command.startswith(start):
+            return part
+    return "Ray" if b"/ray/" in command else None
 
 
 def _busy_s() -> float:
