@@ -27,6 +27,7 @@ from realwork.distributed.pacing import Pacing
 from realwork.distributed.preparing import Preparing
 from realwork.distributed.result import Notices, Observer, RunResult
 from realwork.distributed.slot import STORE_WAIT_S, STORE_WAIT_STOPPING_S, Shared, Slot, rollout_memory_mib
+from realwork.distributed.starts import Starts
 from realwork.distributed.steering import Steering
 from realwork.distributed.stopping import Stopping
 from realwork.distributed.store_actor import start_stores
@@ -82,6 +83,7 @@ class Driver:
         self._environments = {each.id: each for each in settings.config.environments}
         self._placement = Placement(settings.config.rollout_config.max_parallel_rollouts)
         nodes.place(self._placement)
+        self._starts = Starts(nodes.cpus)
         self._fleet = Fleet(self._placement, self._make_slot)
         self.dispatcher = Dispatcher(schedule, self._placement, self._fleet)
         self._stopping = Stopping(self.dispatcher, self._fleet)
@@ -153,7 +155,7 @@ class Driver:
         )
 
     def _make_slot(self, node_id: str) -> Slot:
-        return Slot(self._running, node_id)
+        return Slot(self._running, node_id, self._starts.on(node_id))
 
     @property
     def _running(self) -> Shared:

@@ -135,6 +135,10 @@ class Nodes:
         room = 0 if facts.problems or facts.missing_images else node.memory_mib // self._memory_mib
         return Examined(node=node, facts=facts, room=room)
 
+    def cpus(self, node_id: str) -> float:
+        """The CPUs of a node that is known, as Ray counts them."""
+        return self._known[node_id].cpus if node_id in self._known else 0.0
+
     def place(self, placement: Placement) -> None:
         """Let the nodes that can play now take part."""
         for each in self.found:

@@ -62,30 +62,49 @@ class Shared(NamedTuple):
 class Slot:
     """A place for one rollout at a time: an actor on a node that is replaced when it is lost or worn out.
 
+    `turn` is held while its process starts.
+
     Attributes:
         is_cut: whether its process was killed by the run; it is of no use then.
     """
 
-    def __init__(self, shared: Shared, node_id: str) -> None:
+    def __init__(self, shared: Shared, node_id: str, turn: asyncio.Semaphore) -> None:
         self.node_id = node_id
         self.is_cut = False
         self._shared = shared
+        self._turn = turn
         self._actor: Any = None
-        self._set_up: Any = None
-        self._is_set_up = False
+        self._starting: asyncio.Task[Any] | None = None
         self._played = 0
         self._is_stopping = False
 
     def begin(self) -> None:
-        """Start the actor's process, which takes seconds, before there is something to play; waits for nothing."""
-        if self._actor is None:
-            self._is_set_up = False
+        """Start the actor's process in its turn, before there is something to play; waits for nothing."""
+        if self._starting is None:
             self._played = 0
-            shared = self._shared
-            options = {"num_cpus": 0, "memory": shared.memory_mib << 20, "max_restarts": 0}
-            self._actor = shared.host.start(RolloutActor, node_id=self.node_id, **options)
-            given = (shared.run_id, shared.put, shared.stores, shared.gate, shared.key, shared.host.calls)
-            self._set_up = self._actor.setup.remote(*given)
+            self._starting = asyncio.create_task(self._start())
+            self._starting.add_done_callback(_look_at)
+
+    async def _start(self) -> Any:
+        """The actor, when it is set up.
+
+        Raises:
+            NodeError: it was not in its time; else as the actor raised it.
+        """
+        shared = self._shared
+        options = {"num_cpus": 0, "memory": shared.memory_mib << 20, "max_restarts": 0}
+        given = (shared.run_id, shared.put, shared.stores, shared.gate, shared.key, shared.host.calls)
+        async with self._turn:
+            actor = self._actor = shared.host.start(RolloutActor, node_id=self.node_id, **options)
+            try:
+                async with asyncio.timeout(START_S):
+                    await answer(actor.setup.remote(*given))
+            except TimeoutError as error:
+                said = "others may use the memory that Ray counts there, or it is too busy"
+                raise NodeError(
+                    f"no process of the rollout started on its node within {START_S:g} s: {said}"
+                ) from error
+        return actor
 
     async def prepare(
         self, spec: RolloutSpec, *, timeout_multiplier: float, source: str | None, on_long: Callable[[], None]
@@ -146,10 +165,8 @@ class Slot:
         if self.is_cut or self._is_stopping:
             raise Cancelled("it was stopped before it began")
         try:
+            actor = await self._started()
             async with asyncio.timeout(longest_s):
-                self.begin()
-                actor = self._actor
-                await self._started()
                 return await work(actor)
         except (PrepareError, ImageError, Cancelled):
             raise
@@ -168,19 +185,19 @@ class Slot:
             self.kill()
             raise NodeError(f"the rollout's row was refused: {error}") from error
 
-    async def _started(self) -> None:
-        """Wait for the actor's process, no longer than it may take to start.
+    async def _started(self) -> Any:
+        """The actor, when it is set up; the wait for the turn to start its process counts to nothing.
 
         Raises:
-            NodeError: it did not; else as the actor raised it.
+            Cancelled: its start was cut; else as `_start` does.
         """
-        try:
-            async with asyncio.timeout(START_S):
-                await answer(self._set_up)
-                self._is_set_up = True
-        except TimeoutError as error:
-            said = "others may use the memory that Ray counts there, or it is too busy"
-            raise NodeError(f"no process of the rollout started on its node within {START_S:g} s: {said}") from error
+        self.begin()
+        assert self._starting is not None
+        starting = self._starting
+        await asyncio.wait({starting})
+        if starting.cancelled():
+            raise Cancelled("it was stopped before it began")
+        return starting.result()
 
     async def end_with(self, spec: RolloutSpec, error: EpisodeError) -> RolloutSummary:
         """The row of a rollout that `error` ended before its actor could write one. Raises as `play` does."""
@@ -190,10 +207,12 @@ class Slot:
         return summary
 
     def stop(self) -> None:
-        """Cut what is being played."""
+        """Cut what is being played, or waits for its process to start."""
         self._is_stopping = True
         if self._actor is not None:
             self._actor.stop.remote()
+        else:
+            self.kill()
 
     async def cancel(self) -> None:
         """Cut what is being played, and nothing else; a process that does not answer is ended."""
@@ -220,7 +239,7 @@ class Slot:
 
     async def doing(self) -> Doing | None:
         """What is being played is at; null if its process does not say so within a moment."""
-        if self._actor is None or not self._is_set_up:
+        if self._actor is None or (self._starting is not None and not self._starting.done()):
             return Doing(phase="waiting" if self._actor is None else "starting")
         try:
             async with asyncio.timeout(DOING_S):
@@ -235,10 +254,19 @@ class Slot:
         self.kill()
 
     def kill(self) -> None:
-        """End the actor's process; the next rollout gets a new one."""
+        """End the actor's process, or the wait for it; the next rollout gets a new one."""
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
         if self._actor is not None:
             self._shared.host.kill(self._actor)
             self._actor = None
+
+
+def _look_at(starting: asyncio.Task[Any]) -> None:
+    """Take note of how a start ended that nobody may have waited for."""
+    if not starting.cancelled():
+        starting.exception()
 
 
 def _said(error: RayError) -> str:

@@ -51,7 +51,10 @@ class World:
         prepared: (node, source) of each preparation, in order.
         broken: nodes and environments on which everything fails.
         unprepared: nodes on which nothing can be prepared; `spoilt` where the environment is to blame for it.
-        slow_to_prepare: seconds.
+        slow_to_prepare, slow_to_start: seconds.
+        unstartable: nodes on which no process starts.
+        begun: the node of each process that was begun, in order.
+        starting: how many processes start now, by node; the most at once in `most_starting`.
         deaf: whether actors do not do as they are told.
         blocked: trajectory ids, or `*` for all, that go on until they are cancelled or this is emptied.
         at_once: the most rollouts that were on a node at once, by node.
@@ -60,7 +63,9 @@ class World:
     def __init__(self):
         self.played, self.prepared = [], []
         self.broken, self.unprepared, self.spoilt, self.blocked = set(), set(), set(), set()
-        self.slow_to_prepare, self.deaf = 0.01, False
+        self.slow_to_prepare, self.slow_to_start, self.deaf = 0.01, 0.0, False
+        self.unstartable, self.begun = set(), []
+        self.starting, self.most_starting = defaultdict(int), defaultdict(int)
         self.at_once, self.now = defaultdict(int), defaultdict(int)
         self.rows = []
 
@@ -73,7 +78,16 @@ class Rollouts:
         self._playing = None
 
     async def setup(self, *_shared):
-        return
+        world, node = self._world, self._node_id
+        world.starting[node] += 1
+        world.most_starting[node] = max(world.most_starting[node], world.starting[node])
+        world.begun.append(node)
+        try:
+            await asyncio.sleep(world.slow_to_start)
+        finally:
+            world.starting[node] -= 1
+        if node in world.unstartable:
+            raise SandboxError("the engine of this node does not answer")
 
     async def prepare(self, spec, _multiplier, source):
         self._world.prepared.append((self._node_id, source))
@@ -172,11 +186,11 @@ class Host(LocalHost):
         return super().start(made, *own)
 
 
-def driver_of(world, found, directory, *, rooms=(2, 2), observer=None):
-    """A driver of the run file `found` over nodes `n0`, `n1` and so on with those rooms."""
+def driver_of(world, found, directory, *, rooms=(2, 2), cpus=None, observer=None):
+    """A driver of the run file `found` over nodes `n0`, `n1` and so on with those rooms, and as many CPUs or `cpus`."""
     nodes = Nodes(Question(needs=None), 1, None)
     for number, room in enumerate(rooms):
-        node = Node(node_id=f"n{number}", name=f"node {number}", memory_mib=room, cpus=room)
+        node = Node(node_id=f"n{number}", name=f"node {number}", memory_mib=room, cpus=cpus or room)
         nodes.found.append(Examined(node=node, facts=MachineFacts(), room=room))
     return Driver(
         Host(world),
