@@ -194,7 +194,8 @@ class Slot:
         self.begin()
         assert self._starting is not None
         starting = self._starting
-        await asyncio.wait({starting})
+        if not starting.done():
+            await asyncio.wait({starting})
         if starting.cancelled():
             raise Cancelled("it was stopped before it began")
         return starting.result()
