@@ -2,9 +2,10 @@
 
 Guarantees: an acknowledged trajectory is on the disk and survives the death of every process; the first commit of an
 attempt wins, also after a restart, and a late one of an attempt that was given up is fenced; a commit that failed left
-no row. What arrives while a transaction is written goes together into the next one. Rows go from the ledger into parts
-in the background; the samples made of them, where there are token ids, stand in the part of the same number below
-`samples/`. Nothing of a committed trajectory is kept in memory.
+no row. What arrives while a transaction is written goes together into the next one; what nobody waits for comes with
+it, `WITHIN_S` after it arrived at the latest. Rows go from the ledger into parts in the background; the samples made of
+them, where there are token ids, stand in the part of the same number below `samples/`. Nothing of a committed
+trajectory is kept in memory.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import gc
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 MAX_REQUESTS = 512
 MAX_REQUEST_BYTES = 8 << 20
 """Most that one transaction holds."""
+WITHIN_S = 1.0
+"""So long may wait what nobody waits for; when its attempt is a short one, the row of that takes its place by then."""
 
 
 class _Waiting(NamedTuple):
@@ -79,6 +83,7 @@ class TrajectoryStore:
         self._waiting: list[_Waiting] = []
         self._unfinished: dict[str, Unfinished] = {}
         self._writer: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -97,11 +102,11 @@ class TrajectoryStore:
         await asyncio.to_thread(self._ledger.plan, rollout_ids)
 
     def begin(self, begun: Begun) -> None:
-        """Note that an attempt has begun; it is written with what comes next."""
+        """Note that an attempt has begun; it is written with what somebody waits for, or soon."""
         self._put(begun)
 
     def progress(self, unfinished: Unfinished) -> None:
-        """Hold the unfinished record of a running attempt, in place of an earlier one; written with what comes next."""
+        """Hold the unfinished record of a running attempt, in place of an earlier one; written as `begin` says."""
         if unfinished.trajectory_id in self._unfinished:  # it takes the place of one that still waits
             self._unfinished[unfinished.trajectory_id] = unfinished
         else:
@@ -128,6 +133,8 @@ class TrajectoryStore:
 
     def _put(self, request: Request, answer: asyncio.Future[CommitAck | None] | None = None) -> None:
         self._waiting.append(_Waiting(request, time.monotonic(), answer))
+        if answer is not None:
+            self._hurry.set()
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
         self._parts.begin()
@@ -168,6 +175,7 @@ class TrajectoryStore:
         if self._closed:
             return
         self._closed = True
+        self._hurry.set()
         if self._writer is not None:
             await self._writer
         try:
@@ -190,6 +198,7 @@ class TrajectoryStore:
     async def _write(self) -> None:
         """Write transaction after transaction until nothing waits."""
         while self._waiting:
+            await self._until_due()
             batch = self._next_batch()
             try:
                 with blame(StoreError, f"{self._directory} could not be written"):
@@ -199,7 +208,15 @@ class TrajectoryStore:
                 _refuse(batch, error)
         self._writer = None
 
+    async def _until_due(self) -> None:
+        """Return when somebody waits for what waits, or when it has waited long enough."""
+        if not self._hurry.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._waiting[0].since + WITHIN_S - time.monotonic()):
+                    await self._hurry.wait()
+
     def _next_batch(self) -> list[_Waiting]:
+        """What the next transaction holds; the unfinished record of an attempt whose row is in it is left out."""
         size_bytes = 0
         batch: list[_Waiting] = []
         for waiting in map(self._latest, self._waiting[:MAX_REQUESTS]):
@@ -208,10 +225,15 @@ class TrajectoryStore:
                 break
             batch.append(waiting)
         del self._waiting[: len(batch)]
+        if not self._waiting:
+            self._hurry.clear()
         for waiting in batch:
             if isinstance(waiting.request, Unfinished):
                 del self._unfinished[waiting.request.trajectory_id]
-        return batch
+        ended = {each.request.trajectory_id for each in batch if isinstance(each.request, Commit)}
+        return [
+            each for each in batch if not (isinstance(each.request, Unfinished) and each.request.trajectory_id in ended)
+        ]
 
     def _latest(self, waiting: _Waiting) -> _Waiting:
         """What waits, with the unfinished record that has come last in its place."""
