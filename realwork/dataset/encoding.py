@@ -126,8 +126,9 @@ def size_of(content: bytes) -> int:
 
 
 def _bytes(rows: pa.StructArray, places: list[int]) -> bytes:
-    """The rows that stand in these places."""
-    chosen = rows if len(places) == len(rows) else rows.take(pa.array(places, pa.int64()))
+    """The rows that stand in these places, which are in order."""
+    are_together = places[-1] - places[0] < len(places)  # else they are copied, which takes longer than making them
+    chosen = rows.slice(places[0], len(places)) if are_together else rows.take(pa.array(places, pa.int64()))
     content = pa.RecordBatch.from_struct_array(chosen).serialize()
     compressed: bytes = pa.compress(content, codec=_CODEC, asbytes=True)
     return _SIZE.pack(content.size) + compressed

@@ -81,7 +81,7 @@ class TrajectoryStore:
         copy_out = partial(self._copy_out, mirror) if mirror is not None else None
         self._parts = PartWriter(directory, self._ledger, sealer=sealer, limits=sealing, copy_out=copy_out)
         self._waiting: list[_Waiting] = []
-        self._unfinished: dict[str, Unfinished] = {}
+        self._unfinished: dict[str, _Waiting] = {}
         self._writer: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self._closed = False
@@ -106,12 +106,11 @@ class TrajectoryStore:
         self._put(begun)
 
     def progress(self, unfinished: Unfinished) -> None:
-        """Hold the unfinished record of a running attempt, in place of an earlier one; written as `begin` says."""
-        if unfinished.trajectory_id in self._unfinished:  # it takes the place of one that still waits
-            self._unfinished[unfinished.trajectory_id] = unfinished
-        else:
-            self._unfinished[unfinished.trajectory_id] = unfinished
-            self._put(unfinished)
+        """Hold the unfinished record of a running attempt, in place of an earlier one; written if no row comes soon."""
+        earlier = self._unfinished.get(unfinished.trajectory_id)
+        since = time.monotonic() if earlier is None else earlier.since
+        self._unfinished[unfinished.trajectory_id] = _Waiting(unfinished, since)
+        self._work()
 
     async def commit(self, commit: Commit) -> CommitAck:
         """Write the row of an attempt; when this returns, it is on the disk.
@@ -135,6 +134,9 @@ class TrajectoryStore:
         self._waiting.append(_Waiting(request, time.monotonic(), answer))
         if answer is not None:
             self._hurry.set()
+        self._work()
+
+    def _work(self) -> None:
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
         self._parts.begin()
@@ -197,7 +199,7 @@ class TrajectoryStore:
 
     async def _write(self) -> None:
         """Write transaction after transaction until nothing waits."""
-        while self._waiting:
+        while self._waiting or self._unfinished:
             await self._until_due()
             batch = self._next_batch()
             try:
@@ -211,35 +213,34 @@ class TrajectoryStore:
     async def _until_due(self) -> None:
         """Return when somebody waits for what waits, or when it has waited long enough."""
         if not self._hurry.is_set():
+            since = min(each.since for each in (*self._waiting[:1], *self._unfinished.values()))
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._waiting[0].since + WITHIN_S - time.monotonic()):
+                async with asyncio.timeout(since + WITHIN_S - time.monotonic()):
                     await self._hurry.wait()
 
     def _next_batch(self) -> list[_Waiting]:
-        """What the next transaction holds; the unfinished record of an attempt whose row is in it is left out."""
+        """What the next transaction holds."""
         size_bytes = 0
         batch: list[_Waiting] = []
-        for waiting in map(self._latest, self._waiting[:MAX_REQUESTS]):
+        for waiting in [*self._due(), *self._waiting][:MAX_REQUESTS]:
             size_bytes += waiting.request.size_bytes
             if batch and size_bytes > MAX_REQUEST_BYTES:
                 break
             batch.append(waiting)
-        del self._waiting[: len(batch)]
+        unfinished = [each.request.trajectory_id for each in batch if isinstance(each.request, Unfinished)]
+        for trajectory_id in unfinished:
+            del self._unfinished[trajectory_id]
+        del self._waiting[: len(batch) - len(unfinished)]
         if not self._waiting:
             self._hurry.clear()
-        for waiting in batch:
-            if isinstance(waiting.request, Unfinished):
-                del self._unfinished[waiting.request.trajectory_id]
-        ended = {each.request.trajectory_id for each in batch if isinstance(each.request, Commit)}
-        return [
-            each for each in batch if not (isinstance(each.request, Unfinished) and each.request.trajectory_id in ended)
-        ]
+        return batch
 
-    def _latest(self, waiting: _Waiting) -> _Waiting:
-        """What waits, with the unfinished record that has come last in its place."""
-        if isinstance(waiting.request, Unfinished):
-            return waiting._replace(request=self._unfinished[waiting.request.trajectory_id])
-        return waiting
+    def _due(self) -> list[_Waiting]:
+        """The unfinished records to be written now: those that have waited long enough, and have no row that waits."""
+        is_asked = self._closed or any(isinstance(each.request, Mark) for each in self._waiting)
+        before = time.monotonic() - (0.0 if is_asked else WITHIN_S)
+        ended = {each.request.trajectory_id for each in self._waiting if isinstance(each.request, Commit)}
+        return [each for name, each in self._unfinished.items() if each.since <= before and name not in ended]
 
     def _copy_out(self, mirror: Mirror, is_last: bool) -> None:
         mirror.put_with(self._ledger, is_last=is_last)
@@ -287,6 +288,7 @@ class TrajectoryStore:
                 each.answer.set_result(answer)
             if answer is not None and answer.outcome == "committed":
                 rows, size_bytes = rows + 1, size_bytes + each.request.size_bytes
+                self._unfinished.pop(answer.trajectory_id, None)
         self._parts.add(rows=rows, size_bytes=size_bytes)
 
 

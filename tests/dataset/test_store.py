@@ -137,18 +137,28 @@ def test_a_newer_unfinished_record_takes_the_place_of_one_that_waits(tmp_path, w
     assert len([request for each in written for request in each if isinstance(request, Unfinished)]) == 2
 
 
-def test_what_nobody_waits_for_is_written_with_the_row_that_is_and_an_unfinished_record_not_if_its_row_is(
-    tmp_path, written
-):
+def test_an_unfinished_record_is_not_written_if_its_row_comes_soon(tmp_path, written):
     async def run():
         async with TrajectoryStore(tmp_path) as store:
             for sample in range(2):
                 store.begin(Begun(spec=graded(sample).spec, node_id="node-1"))
                 store.progress(make_unfinished(graded(sample)))
-            await store.commit(make_commit(graded(0)))
+            for sample in range(2):
+                await store.commit(make_commit(graded(sample)))
 
     asyncio.run(run())
-    assert [[type(request) for request in each] for each in written] == [[Begun, Begun, Unfinished, Commit]]
+    assert [[type(request) for request in each] for each in written] == [[Begun, Begun, Commit], [Commit]]
+
+
+def test_an_unfinished_record_stays_when_its_row_is_refused(tmp_path):
+    async def run():
+        async with TrajectoryStore(tmp_path) as store:
+            store.progress(make_unfinished(graded(0, model="2 steps")))
+            with pytest.raises(StoreError, match="changed_outside"):
+                await store.commit(make_commit(graded(0, changed_outside=1 << 40)))
+            return await store.unfinished("r1:calc:0:0")
+
+    assert asyncio.run(run()).model == "2 steps"
 
 
 def test_what_nobody_waits_for_is_written_soon_when_nothing_else_comes(tmp_path, written):
