@@ -20,6 +20,8 @@ from realwork.types import Trajectory
 _CODEC = "lz4"
 _SIZE = struct.Struct("<Q")
 _UNFIT = (pa.ArrowException, OverflowError, TypeError, ValueError)
+_ROW = pa.struct(list(SCHEMA))
+_SAMPLE = pa.struct(list(SAMPLE_SCHEMA))
 
 
 def table(trajectories: Iterable[Trajectory]) -> pa.Table:
@@ -40,39 +42,40 @@ class Batch:
                     rows[number], samples[number] = rows_in(request.content)
                 except StoreError as error:
                     self.errors[number] = error
-        self._rows, self._row_of = self._together({number: [row] for number, row in rows.items()}, SCHEMA)
+        self._rows, self._row_of = self._together({number: [row] for number, row in rows.items()}, _ROW)
         good = {number: samples[number] for number in self._row_of}
-        self._samples, self._samples_of = self._together(good, SAMPLE_SCHEMA)
+        self._samples, self._samples_of = self._together(good, _SAMPLE)
 
-    def _together(self, rows: dict[int, list[Row]], schema: pa.Schema) -> tuple[pa.RecordBatch, dict[int, list[int]]]:
-        """All of `rows` that fit, and where those of each request stand."""
+    def _together(
+        self, rows: dict[int, list[Row]], kind: pa.StructType
+    ) -> tuple[pa.StructArray | None, dict[int, list[int]]]:
+        """All of `rows` that fit, null if there are none, and where those of each request stand."""
+        all_rows = [row for own in rows.values() for row in own]
+        if not all_rows:  # an array of none takes as long as one of a few
+            return None, {number: [] for number in rows}
         try:
-            together = pa.RecordBatch.from_pylist([row for own in rows.values() for row in own], schema=schema)
+            together = pa.array(all_rows, kind)
         except _UNFIT as error:
-            unfit = {number: why for number, own in rows.items() if (why := _unfit(own, schema)) is not None}
+            unfit = {number: why for number, own in rows.items() if (why := _unfit(own, kind)) is not None}
             unfit = unfit or dict.fromkeys(rows, StoreError(f"rows cannot be written together: {error}"))
             self.errors |= unfit
-            return self._together({number: own for number, own in rows.items() if number not in unfit}, schema)
-        places = iter(range(together.num_rows))
+            return self._together({number: own for number, own in rows.items() if number not in unfit}, kind)
+        places = iter(range(len(together)))
         return together, {number: [next(places) for _ in own] for number, own in rows.items()}
 
     def packed(self, numbers: Sequence[int]) -> tuple[bytes, bytes | None, int]:
         """The rows of these requests, their samples if there are any, and how many bytes both take when decoded."""
         samples = [place for number in numbers for place in self._samples_of[number]]
         rows = [place for number in numbers for place in self._row_of[number]]
-        packed = _bytes(_chosen(self._rows, rows))
-        packed_samples = _bytes(_chosen(self._samples, samples)) if samples else None
+        packed = _bytes(self._rows, rows)
+        packed_samples = _bytes(self._samples, samples) if samples else None
         return packed, packed_samples, size_of(packed) + (size_of(packed_samples) if packed_samples else 0)
 
 
-def _chosen(rows: pa.RecordBatch, places: list[int]) -> pa.RecordBatch:
-    return rows if len(places) == rows.num_rows else rows.take(pa.array(places, pa.int64()))
-
-
-def _unfit(rows: Sequence[Row], schema: pa.Schema) -> StoreError | None:
+def _unfit(rows: Sequence[Row], kind: pa.StructType) -> StoreError | None:
     """Which column of `rows` cannot be written, null if all can."""
     for each in rows:
-        for field in schema:
+        for field in kind:
             try:
                 pa.array([each.get(field.name)], field.type)
             except _UNFIT as error:
@@ -122,8 +125,11 @@ def size_of(content: bytes) -> int:
     return size
 
 
-def _bytes(rows: pa.RecordBatch) -> bytes:
-    content = rows.serialize()
+def _bytes(rows: pa.StructArray, places: list[int]) -> bytes:
+    """The rows that stand in these places, which are in order."""
+    are_together = places[-1] - places[0] < len(places)  # else they are copied, which takes longer than making them
+    chosen = rows.slice(places[0], len(places)) if are_together else rows.take(pa.array(places, pa.int64()))
+    content = pa.RecordBatch.from_struct_array(chosen).serialize()
     compressed: bytes = pa.compress(content, codec=_CODEC, asbytes=True)
     return _SIZE.pack(content.size) + compressed
 

@@ -2,9 +2,10 @@
 
 Guarantees: an acknowledged trajectory is on the disk and survives the death of every process; the first commit of an
 attempt wins, also after a restart, and a late one of an attempt that was given up is fenced; a commit that failed left
-no row. What arrives while a transaction is written goes together into the next one. Rows go from the ledger into parts
-in the background; the samples made of them, where there are token ids, stand in the part of the same number below
-`samples/`. Nothing of a committed trajectory is kept in memory.
+no row. What arrives while a transaction is written goes together into the next one; what nobody waits for comes with
+it, `WITHIN_S` after it arrived at the latest. Rows go from the ledger into parts in the background; the samples made of
+them, where there are token ids, stand in the part of the same number below `samples/`. Nothing of a committed
+trajectory is kept in memory.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import gc
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 MAX_REQUESTS = 512
 MAX_REQUEST_BYTES = 8 << 20
 """Most that one transaction holds."""
+WITHIN_S = 1.0
+"""So long may wait what nobody waits for; when its attempt is a short one, the row of that takes its place by then."""
 
 
 class _Waiting(NamedTuple):
@@ -77,8 +81,9 @@ class TrajectoryStore:
         copy_out = partial(self._copy_out, mirror) if mirror is not None else None
         self._parts = PartWriter(directory, self._ledger, sealer=sealer, limits=sealing, copy_out=copy_out)
         self._waiting: list[_Waiting] = []
-        self._unfinished: dict[str, Unfinished] = {}
+        self._unfinished: dict[str, _Waiting] = {}
         self._writer: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -97,16 +102,15 @@ class TrajectoryStore:
         await asyncio.to_thread(self._ledger.plan, rollout_ids)
 
     def begin(self, begun: Begun) -> None:
-        """Note that an attempt has begun; it is written with what comes next."""
+        """Note that an attempt has begun; it is written with what somebody waits for, or soon."""
         self._put(begun)
 
     def progress(self, unfinished: Unfinished) -> None:
-        """Hold the unfinished record of a running attempt, in place of an earlier one; written with what comes next."""
-        if unfinished.trajectory_id in self._unfinished:  # it takes the place of one that still waits
-            self._unfinished[unfinished.trajectory_id] = unfinished
-        else:
-            self._unfinished[unfinished.trajectory_id] = unfinished
-            self._put(unfinished)
+        """Hold the unfinished record of a running attempt, in place of an earlier one; written if no row comes soon."""
+        earlier = self._unfinished.get(unfinished.trajectory_id)
+        since = time.monotonic() if earlier is None else earlier.since
+        self._unfinished[unfinished.trajectory_id] = _Waiting(unfinished, since)
+        self._work()
 
     async def commit(self, commit: Commit) -> CommitAck:
         """Write the row of an attempt; when this returns, it is on the disk.
@@ -128,6 +132,11 @@ class TrajectoryStore:
 
     def _put(self, request: Request, answer: asyncio.Future[CommitAck | None] | None = None) -> None:
         self._waiting.append(_Waiting(request, time.monotonic(), answer))
+        if answer is not None:
+            self._hurry.set()
+        self._work()
+
+    def _work(self) -> None:
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
         self._parts.begin()
@@ -168,6 +177,7 @@ class TrajectoryStore:
         if self._closed:
             return
         self._closed = True
+        self._hurry.set()
         if self._writer is not None:
             await self._writer
         try:
@@ -189,7 +199,8 @@ class TrajectoryStore:
 
     async def _write(self) -> None:
         """Write transaction after transaction until nothing waits."""
-        while self._waiting:
+        while self._waiting or self._unfinished:
+            await self._until_due()
             batch = self._next_batch()
             try:
                 with blame(StoreError, f"{self._directory} could not be written"):
@@ -199,25 +210,37 @@ class TrajectoryStore:
                 _refuse(batch, error)
         self._writer = None
 
+    async def _until_due(self) -> None:
+        """Return when somebody waits for what waits, or when it has waited long enough."""
+        if not self._hurry.is_set():
+            since = min(each.since for each in (*self._waiting[:1], *self._unfinished.values()))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(since + WITHIN_S - time.monotonic()):
+                    await self._hurry.wait()
+
     def _next_batch(self) -> list[_Waiting]:
+        """What the next transaction holds."""
         size_bytes = 0
         batch: list[_Waiting] = []
-        for waiting in map(self._latest, self._waiting[:MAX_REQUESTS]):
+        for waiting in [*self._due(), *self._waiting][:MAX_REQUESTS]:
             size_bytes += waiting.request.size_bytes
             if batch and size_bytes > MAX_REQUEST_BYTES:
                 break
             batch.append(waiting)
-        del self._waiting[: len(batch)]
-        for waiting in batch:
-            if isinstance(waiting.request, Unfinished):
-                del self._unfinished[waiting.request.trajectory_id]
+        unfinished = [each.request.trajectory_id for each in batch if isinstance(each.request, Unfinished)]
+        for trajectory_id in unfinished:
+            del self._unfinished[trajectory_id]
+        del self._waiting[: len(batch) - len(unfinished)]
+        if not self._waiting:
+            self._hurry.clear()
         return batch
 
-    def _latest(self, waiting: _Waiting) -> _Waiting:
-        """What waits, with the unfinished record that has come last in its place."""
-        if isinstance(waiting.request, Unfinished):
-            return waiting._replace(request=self._unfinished[waiting.request.trajectory_id])
-        return waiting
+    def _due(self) -> list[_Waiting]:
+        """The unfinished records to be written now: those that have waited long enough, and have no row that waits."""
+        is_asked = self._closed or any(isinstance(each.request, Mark) for each in self._waiting)
+        before = time.monotonic() - (0.0 if is_asked else WITHIN_S)
+        ended = {each.request.trajectory_id for each in self._waiting if isinstance(each.request, Commit)}
+        return [each for name, each in self._unfinished.items() if each.since <= before and name not in ended]
 
     def _copy_out(self, mirror: Mirror, is_last: bool) -> None:
         mirror.put_with(self._ledger, is_last=is_last)
@@ -265,6 +288,7 @@ class TrajectoryStore:
                 each.answer.set_result(answer)
             if answer is not None and answer.outcome == "committed":
                 rows, size_bytes = rows + 1, size_bytes + each.request.size_bytes
+                self._unfinished.pop(answer.trajectory_id, None)
         self._parts.add(rows=rows, size_bytes=size_bytes)
 
 

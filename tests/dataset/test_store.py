@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import realwork
-from realwork.dataset.ack import Begun, Unfinished
+from realwork.dataset.ack import Begun, Commit, Unfinished
 from realwork.dataset.commits import make_commit, make_unfinished
 from realwork.dataset.earlier import earlier_summaries, recover
 from realwork.dataset.encoding import Batch
@@ -27,7 +27,7 @@ from realwork.dataset.parts import ids_in, part_files
 from realwork.dataset.read import trajectories
 from realwork.dataset.run_directory import open_run
 from realwork.dataset.sealing import Sealing
-from realwork.dataset.store import TrajectoryStore
+from realwork.dataset.store import WITHIN_S, TrajectoryStore
 from realwork.dataset.summaries import summarize
 from realwork.errors import PartMissing, StoreError
 from realwork.types import Message
@@ -115,11 +115,18 @@ def test_a_rollout_that_has_its_grade_gets_no_other(tmp_path):
     assert ids_on_disk(tmp_path) == ["r1:calc:0:0", "r1:calc:0:1"]
 
 
-def test_a_newer_unfinished_record_takes_the_place_of_one_that_waits(tmp_path, monkeypatch):
-    written = []
+@pytest.fixture
+def written(monkeypatch):
+    """What any ledger is asked to write from now on, each transaction a list."""
+    transactions = []
     apply = Ledger.apply
-    monkeypatch.setattr(Ledger, "apply", lambda self, what, *more: written.extend(what) or apply(self, what, *more))
+    monkeypatch.setattr(
+        Ledger, "apply", lambda self, what, *more: transactions.append(what) or apply(self, what, *more)
+    )
+    return transactions
 
+
+def test_a_newer_unfinished_record_takes_the_place_of_one_that_waits(tmp_path, written):
     async def run():
         async with TrajectoryStore(tmp_path) as store:
             for number in range(100):
@@ -127,7 +134,44 @@ def test_a_newer_unfinished_record_takes_the_place_of_one_that_waits(tmp_path, m
             return [(await store.unfinished(f"r1:calc:{sample}:0")).model for sample in range(2)]
 
     assert asyncio.run(run()) == ["98 steps", "99 steps"]
-    assert len([request for request in written if isinstance(request, Unfinished)]) == 2
+    assert len([request for each in written for request in each if isinstance(request, Unfinished)]) == 2
+
+
+def test_an_unfinished_record_is_not_written_if_its_row_comes_soon(tmp_path, written):
+    async def run():
+        async with TrajectoryStore(tmp_path) as store:
+            for sample in range(2):
+                store.begin(Begun(spec=graded(sample).spec, node_id="node-1"))
+                store.progress(make_unfinished(graded(sample)))
+            for sample in range(2):
+                await store.commit(make_commit(graded(sample)))
+
+    asyncio.run(run())
+    assert [[type(request) for request in each] for each in written] == [[Begun, Begun, Commit], [Commit]]
+
+
+def test_an_unfinished_record_stays_when_its_row_is_refused(tmp_path):
+    async def run():
+        async with TrajectoryStore(tmp_path) as store:
+            store.progress(make_unfinished(graded(0, model="2 steps")))
+            with pytest.raises(StoreError, match="changed_outside"):
+                await store.commit(make_commit(graded(0, changed_outside=1 << 40)))
+            return await store.unfinished("r1:calc:0:0")
+
+    assert asyncio.run(run()).model == "2 steps"
+
+
+def test_what_nobody_waits_for_is_written_soon_when_nothing_else_comes(tmp_path, written):
+    async def run():
+        async with TrajectoryStore(tmp_path) as store:
+            store.begin(Begun(spec=graded(0).spec, node_id="node-1"))
+            store.progress(make_unfinished(graded(0)))
+            await asyncio.sleep(0.2)
+            before = len(written)
+            await asyncio.sleep(WITHIN_S)
+            return before, len(written)
+
+    assert asyncio.run(run()) == (0, 1)
 
 
 def test_rows_that_come_steadily_are_not_written_into_a_part_each(tmp_path):
