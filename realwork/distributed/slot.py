@@ -149,7 +149,8 @@ class Slot:
             async with asyncio.timeout(longest_s):
                 self.begin()
                 actor = self._actor
-                await self._started()
+                if not self._is_set_up:
+                    await self._started()
                 return await work(actor)
         except (PrepareError, ImageError, Cancelled):
             raise
