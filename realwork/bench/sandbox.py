@@ -68,7 +68,8 @@ class SandboxBench(Record):
         channel: one command through the channel; `exec_guarded` through an exec of its own with the same guarantees,
             `exec_raw` as `docker exec` does it, `host_shell` with `sh -c` on the host.
         commands_per_s: with 8 containers at once, through the channel and through guarded execs.
-        life: open and close a sandbox; `life_raw`: create, start and remove a container without limits.
+        life: open and close a sandbox; `life_raw`: create, start and remove a container without limits; `life_command`:
+            a sandbox with one command, `life_exec` one whose first command opens the channel with an exec.
         files: by size.
         init: with an init command of `INIT_S` seconds.
     """
@@ -80,6 +81,8 @@ class SandboxBench(Record):
     commands_per_s: dict[str, float]
     life: Seconds
     life_raw: Seconds
+    life_command: Seconds
+    life_exec: Seconds
     files: dict[str, FileSeconds]
     init: InitSeconds
 
@@ -108,7 +111,7 @@ async def bench_sandbox(
         on_progress(f"Commands in {CONTAINERS} containers at once")
         commands_per_s = await _throughputs(engine, image, commands)
         on_progress(f"{lives} life cycles each")
-        life, life_raw = await _lives(engine, image, lives)
+        life, life_raw, life_command, life_exec = await _lives(engine, image, lives)
         on_progress("Files of " + ", ".join(FILE_SIZES))
         files = await _files(engine, image)
         on_progress(f"{sandboxes} sandboxes with an init command of {INIT_S} s, twice")
@@ -121,6 +124,8 @@ async def bench_sandbox(
         commands_per_s=commands_per_s,
         life=life,
         life_raw=life_raw,
+        life_command=life_command,
+        life_exec=life_exec,
         files=files,
         init=init,
     )
@@ -162,7 +167,18 @@ async def _lives(engine: Engine, image: str, count: int) -> list[Seconds]:
         async with raw_container(engine, image):
             pass
 
-    return await _in_turn([ours, raw], count)
+    async def with_command() -> None:
+        async with open_container(_spec(image), engine=engine) as sandbox:
+            await _run(sandbox)
+
+    async def with_exec() -> None:
+        engine.without_first_shell.add(image)
+        try:
+            await with_command()
+        finally:
+            engine.without_first_shell.discard(image)
+
+    return await _in_turn([ours, raw, with_command, with_exec], count)
 
 
 async def _files(engine: Engine, image: str) -> dict[str, FileSeconds]:

@@ -182,6 +182,8 @@ def _table(measured: "SandboxBench") -> str:
             "",
             _line("create, start, remove: sandbox", measured.life),
             _line("create, start, remove: engine", measured.life_raw),
+            _line("sandbox with one command", measured.life_command),
+            _line("the same, its channel an exec", measured.life_exec),
             f"ratio                             {measured.life_ratio:6.2f}",
             "",
             *(
