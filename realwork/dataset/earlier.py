@@ -1,7 +1,7 @@
 """What an earlier start of a run has left in its directory.
 
 Guarantees: rows that were acknowledged before a kill are put into parts; every attempt that was cut off gets its row,
-with the steps that it had handed over.
+with the steps that it had handed over; what came to the store within its last `store.WITHIN_S` may be missing.
 """
 
 import logging

@@ -231,7 +231,7 @@ class TrajectoryStore:
         for trajectory_id in unfinished:
             del self._unfinished[trajectory_id]
         del self._waiting[: len(batch) - len(unfinished)]
-        if not self._waiting:
+        if not self._waiting and not self._closed:
             self._hurry.clear()
         return batch
 
