@@ -1,6 +1,6 @@
 """The slots of a run, node by node: those in which a rollout is played, and those that wait for one."""
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 
 from realwork.distributed.slot import Slot
@@ -13,11 +13,11 @@ class Fleet:
     def __init__(self, placement: Placement, make: Callable[[str], Slot]) -> None:
         self._placement = placement
         self._make = make
-        self._idle: defaultdict[str, list[Slot]] = defaultdict(list)
+        self._idle: defaultdict[str, deque[Slot]] = defaultdict(deque)
         self._busy: set[Slot] = set()
 
     def begin(self, count: int) -> None:
-        """Start the processes of so many slots, spread over the nodes; it takes seconds until they can play."""
+        """Have the processes of so many slots started, spread over the nodes, each in its turn there."""
         room = {place.node_id: place.room for place in self._placement.places(0.0)}
         while count > 0 and room:
             for node_id in list(room)[:count]:
@@ -32,9 +32,9 @@ class Fleet:
             self._placement.set_idle(node_id, len(self._idle[node_id]))
 
     def take(self, node_id: str) -> Slot:
-        """A slot on a node, for one rollout."""
+        """A slot on a node, for one rollout: one that has played, else the one that starts first."""
         idle = self._idle[node_id]
-        slot = idle.pop() if idle else self._make(node_id)
+        slot = idle.popleft() if idle else self._make(node_id)
         self._placement.set_idle(node_id, len(idle))
         self._busy.add(slot)
         return slot
@@ -45,7 +45,7 @@ class Fleet:
         if not is_needed or slot.is_cut or slot.node_id not in self._placement:
             slot.kill()
             return
-        self._idle[slot.node_id].append(slot)
+        self._idle[slot.node_id].appendleft(slot)
         self._placement.set_idle(slot.node_id, len(self._idle[slot.node_id]))
 
     def end_idle(self) -> None:
