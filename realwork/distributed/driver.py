@@ -27,11 +27,11 @@ from realwork.distributed.pacing import Pacing
 from realwork.distributed.preparing import Preparing
 from realwork.distributed.result import Notices, Observer, RunResult
 from realwork.distributed.slot import STORE_WAIT_S, STORE_WAIT_STOPPING_S, Shared, Slot, rollout_memory_mib
-from realwork.distributed.starts import Starts
 from realwork.distributed.steering import Steering
 from realwork.distributed.stopping import Stopping
 from realwork.distributed.store_actor import start_stores
 from realwork.distributed.stores import Stores
+from realwork.distributed.turns import Turns
 from realwork.errors import Cancelled, PluginError, RealworkError, StoreError
 from realwork.model.budget import Used
 from realwork.plugins.managing import Decision, RunPlugins
@@ -83,7 +83,6 @@ class Driver:
         self._environments = {each.id: each for each in settings.config.environments}
         self._placement = Placement(settings.config.rollout_config.max_parallel_rollouts)
         nodes.place(self._placement)
-        self._starts = Starts(nodes.cpus)
         self._fleet = Fleet(self._placement, self._make_slot)
         self.dispatcher = Dispatcher(schedule, self._placement, self._fleet)
         self._stopping = Stopping(self.dispatcher, self._fleet)
@@ -145,6 +144,7 @@ class Driver:
         return Shared(
             run_id=self.run_id,
             host=self._host,
+            turns=Turns(self._nodes.cpus),
             settings=self._settings,
             environments=self._environments,
             memory_mib=rollout_memory_mib(self._settings.config),
@@ -155,7 +155,7 @@ class Driver:
         )
 
     def _make_slot(self, node_id: str) -> Slot:
-        return Slot(self._running, node_id, self._starts.on(node_id))
+        return Slot(self._running, node_id)
 
     @property
     def _running(self) -> Shared:

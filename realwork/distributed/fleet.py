@@ -17,7 +17,7 @@ class Fleet:
         self._busy: set[Slot] = set()
 
     def begin(self, count: int) -> None:
-        """Have the processes of so many slots started, spread over the nodes, each in its turn there."""
+        """Have the processes of so many slots started, spread over the nodes, each when it is its turn there."""
         room = {place.node_id: place.room for place in self._placement.places(0.0)}
         while count > 0 and room:
             for node_id in list(room)[:count]:

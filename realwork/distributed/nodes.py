@@ -135,10 +135,6 @@ class Nodes:
         room = 0 if facts.problems or facts.missing_images else node.memory_mib // self._memory_mib
         return Examined(node=node, facts=facts, room=room)
 
-    def cpus(self, node_id: str) -> float:
-        """The CPUs of a node that is known, as Ray counts them."""
-        return self._known[node_id].cpus if node_id in self._known else 0.0
-
     def place(self, placement: Placement) -> None:
         """Let the nodes that can play now take part."""
         for each in self.found:
@@ -172,6 +168,11 @@ class Nodes:
                 task.cancel()
             if self._demanded:
                 await members.request(self._memory_mib, 0)
+
+    def cpus(self, node_id: str) -> float:
+        """The CPUs that Ray may give away of a node; 0 of one that is gone."""
+        node = self._known.get(node_id)
+        return node.cpus if node is not None else 0.0
 
     async def doubt(self, node_id: str, placement: Placement, note: Callable[[str], None]) -> None:
         """Let go of a node on which a process was lost if it is gone, so that nothing is started there any more."""

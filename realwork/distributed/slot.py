@@ -1,6 +1,7 @@
 """A place for one rollout at a time, on the driver's side.
 
-Guarantees: whatever becomes of the actor, a rollout that was given to it ends with a row, within a bounded time.
+Guarantees: whatever becomes of the actor, a rollout that was given to it ends with a row, within a bounded time from
+the turn of its process to start; one that is stopped before its turn starts no process.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from realwork.distributed.answers import answer
 from realwork.distributed.hosts import Host
 from realwork.distributed.rollout_actor import RolloutActor
 from realwork.distributed.stores import Stores
+from realwork.distributed.turns import Turns
 from realwork.errors import Cancelled, EpisodeError, ImageError, NodeError, PrepareError, RealworkError
 from realwork.record import RolloutSettings, failed_rollout
 from realwork.rollout import OVERTIME_S, bound_s, preparation_s
@@ -23,11 +25,12 @@ from realwork.types import Doing, Message, RolloutSpec, RolloutSummary
 ACTOR_MIB = 200
 LONG_S = 3.0
 START_S = 300.0
-"""For a process to start and connect to its engine: many start at once on a node."""
+"""For a process to start and connect to its engine, once it is its turn: several start at once on a node."""
 CANCEL_S = 10.0
 DOING_S = 1.0
 RAY_NAMES = ("class_name:", "actor_id:", "namespace:", "pid:", "ip:", "name:")
 LONGEST_SAID = 500
+NOT_BEGUN = "it was stopped before it began"
 STORE_WAIT_S = 120.0
 STORE_WAIT_STOPPING_S = 10.0
 
@@ -43,6 +46,7 @@ class Shared(NamedTuple):
     Attributes:
         environments: of the run file, by id.
         memory_mib: what each rollout reserves.
+        turns: which each process needs to start.
         put: `settings` for the arguments of many calls.
         gate: null where no endpoint is asked.
         key: the object of a key that was given, if one was.
@@ -50,6 +54,7 @@ class Shared(NamedTuple):
 
     run_id: str
     host: Host
+    turns: Turns
     settings: RolloutSettings
     environments: Mapping[str, EnvironmentConfig]
     memory_mib: int
@@ -62,47 +67,46 @@ class Shared(NamedTuple):
 class Slot:
     """A place for one rollout at a time: an actor on a node that is replaced when it is lost or worn out.
 
-    `turn` is held while its process starts.
-
     Attributes:
         is_cut: whether its process was killed by the run; it is of no use then.
     """
 
-    def __init__(self, shared: Shared, node_id: str, turn: asyncio.Semaphore) -> None:
+    def __init__(self, shared: Shared, node_id: str, *, start_s: float = START_S) -> None:
         self.node_id = node_id
         self.is_cut = False
         self._shared = shared
-        self._turn = turn
+        self._start_s = start_s
         self._actor: Any = None
         self._starting: asyncio.Task[Any] | None = None
         self._played = 0
         self._is_stopping = False
 
     def begin(self) -> None:
-        """Start the actor's process in its turn, before there is something to play; waits for nothing."""
+        """Have the actor's process started when it has its turn, before anything is to be played; waits for nothing."""
         if self._starting is None:
             self._played = 0
             self._starting = asyncio.create_task(self._start())
-            self._starting.add_done_callback(_look_at)
+            self._starting.add_done_callback(_note_failure)
 
     async def _start(self) -> Any:
-        """The actor, when it is set up.
+        """The actor, set up, for which it has its turn on the node.
 
         Raises:
-            NodeError: it was not in its time; else as the actor raised it.
+            NodeError: it took longer than it may; else as the actor raised it.
         """
         shared = self._shared
         options = {"num_cpus": 0, "memory": shared.memory_mib << 20, "max_restarts": 0}
         given = (shared.run_id, shared.put, shared.stores, shared.gate, shared.key, shared.host.calls)
-        async with self._turn:
+        async with shared.turns.on(self.node_id):
             actor = self._actor = shared.host.start(RolloutActor, node_id=self.node_id, **options)
             try:
-                async with asyncio.timeout(START_S):
+                async with asyncio.timeout(self._start_s):
                     await answer(actor.setup.remote(*given))
             except TimeoutError as error:
-                said = "others may use the memory that Ray counts there, or it is too busy"
+                shared.host.kill(actor)  # it may hang, while its turn is another's
+                said = f"no process of the rollout started on its node within {self._start_s:g} s"
                 raise NodeError(
-                    f"no process of the rollout started on its node within {START_S:g} s: {said}"
+                    f"{said}: others may use the memory that Ray counts there, or it is too busy"
                 ) from error
         return actor
 
@@ -157,13 +161,13 @@ class Slot:
         return config, config.environment(spec.environment_id)
 
     async def _ask(self, longest_s: float, work: Callable[[Any], Awaitable[Any]]) -> Any:
-        """What `work` with the actor returns within `longest_s`; an actor that failed itself is killed.
+        """What `work` with the actor returns within `longest_s` of its start; an actor that failed itself is killed.
 
         Raises:
             EpisodeError: as the actor raised it, `NodeError` if it did not answer, `Cancelled` if it was not to begin.
         """
         if self.is_cut or self._is_stopping:
-            raise Cancelled("it was stopped before it began")
+            raise Cancelled(NOT_BEGUN)
         try:
             actor = await self._started()
             async with asyncio.timeout(longest_s):
@@ -186,18 +190,17 @@ class Slot:
             raise NodeError(f"the rollout's row was refused: {error}") from error
 
     async def _started(self) -> Any:
-        """The actor, when it is set up; the wait for the turn to start its process counts to nothing.
+        """The actor, once it is set up.
 
         Raises:
-            Cancelled: its start was cut; else as `_start` does.
+            Cancelled: the slot was stopped before; else as `_start` does.
         """
         self.begin()
-        assert self._starting is not None
         starting = self._starting
-        if not starting.done():
-            await asyncio.wait({starting})
+        assert starting is not None, "it was begun"
+        await asyncio.wait([starting])
         if starting.cancelled():
-            raise Cancelled("it was stopped before it began")
+            raise Cancelled(NOT_BEGUN)
         return starting.result()
 
     async def end_with(self, spec: RolloutSpec, error: EpisodeError) -> RolloutSummary:
@@ -208,12 +211,12 @@ class Slot:
         return summary
 
     def stop(self) -> None:
-        """Cut what is being played, or waits for its process to start."""
+        """Cut what is being played."""
         self._is_stopping = True
         if self._actor is not None:
             self._actor.stop.remote()
-        else:
-            self.kill()
+        elif self._starting is not None:
+            self._starting.cancel()
 
     async def cancel(self) -> None:
         """Cut what is being played, and nothing else; a process that does not answer is ended."""
@@ -240,8 +243,10 @@ class Slot:
 
     async def doing(self) -> Doing | None:
         """What is being played is at; null if its process does not say so within a moment."""
-        if self._actor is None or (self._starting is not None and not self._starting.done()):
-            return Doing(phase="waiting" if self._actor is None else "starting")
+        if self._actor is None:
+            return Doing(phase="waiting")
+        if self._starting is not None and not self._starting.done():
+            return Doing(phase="starting")
         try:
             async with asyncio.timeout(DOING_S):
                 found: Doing = await answer(self._actor.doing.remote())
@@ -255,7 +260,7 @@ class Slot:
         self.kill()
 
     def kill(self) -> None:
-        """End the actor's process, or the wait for it; the next rollout gets a new one."""
+        """End the actor's process, or its waiting for its turn to start; the next rollout gets a new one."""
         if self._starting is not None:
             self._starting.cancel()
             self._starting = None
@@ -264,8 +269,8 @@ class Slot:
             self._actor = None
 
 
-def _look_at(starting: asyncio.Task[Any]) -> None:
-    """Take note of how a start ended that nobody may have waited for."""
+def _note_failure(starting: asyncio.Task[Any]) -> None:
+    """Whoever asks the slot next is told; nobody may."""
     if not starting.cancelled():
         starting.exception()
 

@@ -51,11 +51,13 @@ class World:
         prepared: (node, source) of each preparation, in order.
         broken: nodes and environments on which everything fails.
         unprepared: nodes on which nothing can be prepared; `spoilt` where the environment is to blame for it.
-        slow_to_prepare, slow_to_start: seconds.
-        unstartable: nodes on which no process starts.
-        begun: the node of each process that was begun, in order.
-        starting: how many processes start now, by node; the most at once in `most_starting`.
+        slow_to_prepare: seconds.
         deaf: whether actors do not do as they are told.
+        hung: nodes on which no process that starts becomes ready until they are no longer here.
+        unstartable: nodes on which every process fails as it starts.
+        starts: the node of each process that was started, in order.
+        starting, most_starting: processes that start on a node now, and the most so far, by node.
+        started_when_first_played: how many had been started when the first attempt was begun.
         blocked: trajectory ids, or `*` for all, that go on until they are cancelled or this is emptied.
         at_once: the most rollouts that were on a node at once, by node.
     """
@@ -63,10 +65,11 @@ class World:
     def __init__(self):
         self.played, self.prepared = [], []
         self.broken, self.unprepared, self.spoilt, self.blocked = set(), set(), set(), set()
-        self.slow_to_prepare, self.slow_to_start, self.deaf = 0.01, 0.0, False
-        self.unstartable, self.begun = set(), []
+        self.hung, self.unstartable, self.starts = set(), set(), []
         self.starting, self.most_starting = defaultdict(int), defaultdict(int)
+        self.slow_to_prepare, self.deaf = 0.01, False
         self.at_once, self.now = defaultdict(int), defaultdict(int)
+        self.started_when_first_played = 0
         self.rows = []
 
 
@@ -81,13 +84,14 @@ class Rollouts:
         world, node = self._world, self._node_id
         world.starting[node] += 1
         world.most_starting[node] = max(world.most_starting[node], world.starting[node])
-        world.begun.append(node)
         try:
-            await asyncio.sleep(world.slow_to_start)
+            await asyncio.sleep(0.01)
+            while node in world.hung:
+                await asyncio.sleep(0.01)
         finally:
             world.starting[node] -= 1
         if node in world.unstartable:
-            raise SandboxError("the engine of this node does not answer")
+            raise SandboxError("the engine does not answer")
 
     async def prepare(self, spec, _multiplier, source):
         self._world.prepared.append((self._node_id, source))
@@ -108,6 +112,8 @@ class Rollouts:
 
     async def _play(self, spec):
         world, node = self._world, self._node_id
+        if not world.played:
+            world.started_when_first_played = len(world.starts)
         world.played.append((node, spec.trajectory_id))
         world.now[node] += 1
         world.at_once[node] = max(world.at_once[node], world.now[node])
@@ -183,11 +189,13 @@ class Host(LocalHost):
     def start(self, kind, *arguments, node_id=None, **options):
         kinds = {RolloutActor: (Rollouts, self._world, node_id), StoreActor: (Store, self._world)}
         made, *own = kinds[kind]
+        if kind is RolloutActor:
+            self._world.starts.append(node_id)
         return super().start(made, *own)
 
 
 def driver_of(world, found, directory, *, rooms=(2, 2), cpus=None, observer=None):
-    """A driver of the run file `found` over nodes `n0`, `n1` and so on with those rooms, and as many CPUs or `cpus`."""
+    """A driver of the run file `found` over nodes `n0`, `n1` and so on with those rooms and as many CPUs, or `cpus`."""
     nodes = Nodes(Question(needs=None), 1, None)
     for number, room in enumerate(rooms):
         node = Node(node_id=f"n{number}", name=f"node {number}", memory_mib=room, cpus=cpus or room)

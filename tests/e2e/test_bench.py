@@ -90,7 +90,10 @@ def test_bench_measures_the_sandbox_beside_the_engine_and_the_host(docker_image,
     result = realwork("bench", "sandbox", "--commands", 3, "--lives", 2, "--sandboxes", 4, "--json", "-", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     measured = json.loads(result.stdout)
-    assert all(0 < measured[name]["median_s"] <= measured[name]["p95_s"] for name in ("channel", "exec_raw", "life", "life_command"))
+    assert all(
+        0 < measured[name]["median_s"] <= measured[name]["p95_s"]
+        for name in ("channel", "exec_raw", "life", "life_command")
+    )
     assert set(measured["files"]) == {"1 KiB", "1 MiB", "64 MiB"}
     assert measured["commands_per_s"].keys() == {"channel", "exec"}
     assert measured["init"]["first_s"] > 5
