@@ -172,11 +172,12 @@ async def _lives(engine: Engine, image: str, count: int) -> list[Seconds]:
             await _run(sandbox)
 
     async def with_exec() -> None:
-        engine.without_first_shell.add(image)
+        before = engine.without_first_shell
+        engine.without_first_shell = {*before, image}
         try:
             await with_command()
         finally:
-            engine.without_first_shell.discard(image)
+            engine.without_first_shell = before
 
     return await _in_turn([ours, raw, with_command, with_exec], count)
 

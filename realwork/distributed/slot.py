@@ -97,17 +97,15 @@ class Slot:
         shared = self._shared
         options = {"num_cpus": 0, "memory": shared.memory_mib << 20, "max_restarts": 0}
         given = (shared.run_id, shared.put, shared.stores, shared.gate, shared.key, shared.host.calls)
-        async with shared.turns.on(self.node_id):
-            actor = self._actor = shared.host.start(RolloutActor, node_id=self.node_id, **options)
-            try:
-                async with asyncio.timeout(self._start_s):
-                    await answer(actor.setup.remote(*given))
-            except TimeoutError as error:
-                shared.host.kill(actor)  # it may hang, while its turn is another's
-                said = f"no process of the rollout started on its node within {self._start_s:g} s"
-                raise NodeError(
-                    f"{said}: others may use the memory that Ray counts there, or it is too busy"
-                ) from error
+        try:
+            async with shared.turns.on(self.node_id).taken(self._start_s):
+                actor = self._actor = shared.host.start(RolloutActor, node_id=self.node_id, **options)
+                await answer(actor.setup.remote(*given))
+        except TimeoutError as error:
+            if self._actor is not None:
+                shared.host.kill(self._actor)  # it may hang, while its turn is another's
+            said = f"no process of the rollout started on its node within {self._start_s:g} s"
+            raise NodeError(f"{said}: others may use the memory that Ray counts there, or it is too busy") from error
         return actor
 
     async def prepare(

@@ -26,17 +26,21 @@ class Marked:
     Attributes:
         numbers: those of the marks seen so far.
         is_broken: a mark has no number.
+        last_word: behind which nothing comes, if there is one; `is_over` when it has come.
     """
 
     def __init__(self, tokens: list[str], limit_bytes: int) -> None:
         self.output = Capture(limit_bytes)
         self.numbers: list[int] = []
         self.is_broken = False
+        self.last_word: str | None = None
+        self.is_over = False
         self._tokens = [token.encode() for token in tokens]
         self._held = b""
 
     def feed(self, piece: memoryview) -> None:
         data = self._held + piece
+        self.is_over = self.is_over or (self.last_word is not None and self.last_word.encode() in data)
         while not self.is_broken and len(self.numbers) < len(self._tokens):
             token = self._tokens[len(self.numbers)]
             at = data.find(token)
@@ -103,7 +107,7 @@ class AnswerStream(FrameStream):
         stream = self.stderr if kind == STDERR else self.stdout
         marks = len(stream.numbers)
         stream.feed(piece)
-        if len(stream.numbers) > marks or stream.is_broken:
+        if len(stream.numbers) > marks or stream.is_broken or stream.is_over:
             self._changed.set()
 
     def _at_end(self) -> None:

@@ -31,19 +31,21 @@ def is_alone(container_id: str, pid: int) -> bool:
 class Watched:
     """A process of a container, watched from outside, whatever becomes of its number.
 
-    `descriptor` is one of a process, closed by `close`.
+    `descriptor` is one of a process, closed by `close`, or when its end has been seen.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
+        self._has_ended = False
         self._end = select.poll()
         self._end.register(descriptor, select.POLLIN)
 
     async def is_running(self, _patience_s: float = 0.0) -> bool:
-        """Whether it has not ended yet; one that is watched no more counts as ended."""
+        """Whether its end has not been seen."""
         if self._descriptor is not None and self._end.poll(0):
+            self._has_ended = True
             self.close()
-        return self._descriptor is not None
+        return not self._has_ended
 
     def close(self) -> None:
         """Watch it no more."""
@@ -53,19 +55,31 @@ class Watched:
 
 
 def watch(container_id: str, pid: int, number: int) -> Watched | None:
-    """The process that is number `number` in the container whose first one is `pid`; null if it is not seen. Blocks."""
+    """The process that is number `number` in the container whose first one is `pid`; null if it is not seen."""
     for each in processes(container_id, pid):
         with suppress(OSError):
-            if _number_inside(each) == number:
-                watched = Watched(os.pidfd_open(each))
-                if _number_inside(each) == number:  # still: the descriptor is of no other one
-                    return watched
-                watched.close()
+            if _number_inside(each) != number:
+                continue
+            watched = Watched(os.pidfd_open(each))
+            try:
+                is_still = _number_inside(each) == number  # else the descriptor may be of another one
+            except OSError:
+                is_still = False
+            if is_still:
+                return watched
+            watched.close()
     return None
 
 
+def command_of(pid: int) -> bytes:
+    """The first word of the command line of a process; empty if it is not seen."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
+    return b""
+
+
 def _number_inside(pid: int) -> int | None:
-    """The number in its own container; null if it has numbers in several, one in the other."""
+    """The number that a process has in its container, which is the only one beside this machine's; else null."""
     status = Path(f"/proc/{pid}/status").read_text()
     numbers = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
     return int(numbers[1]) if len(numbers) == 2 else None

@@ -119,10 +119,9 @@ class Channel:
             return None
         shell = _Shell(first.stream)
         try:
-            if await first.is_there() and await shell.greet() and (process := await first.watched(shell.pid)):
+            if await first.is_there() and await shell.greet() and (process := first.watched(shell.pid)):
                 shell.process, shell.is_running = process, process.is_running
                 return shell
-            first.is_of_no_use()
         except BaseException:
             shell.close()
             raise
@@ -196,7 +195,8 @@ class Channel:
             session = shell.session
             if session is not None and session != shell.pid:
                 await self._execs.end_session(session, shell.gone, 0.0)
-            ended = await self._execs.end_session(shell.pid, partial(exits, shell.is_running), 0.0)
+            exited = partial(exits, shell.is_running)
+            ended = await self._execs.end_session(shell.pid, exited, 0.0, shell.last_word())
             is_told = await shell.said_all()
             if shell.session == session:
                 break
@@ -276,13 +276,18 @@ class _Shell:
         """Whether the command has started; it does soon, or never of itself."""
         return await self.stream.wait(lambda: self.session is not None, START_S)
 
-    async def said_all(self) -> bool:
-        """Whether the start of the command has been told by a shell that is dead, or never will be.
+    def last_word(self) -> str:
+        """What is to be written behind all that this shell has, as the streams of a container do not end with it."""
+        if self.process is None:
+            return ""
+        self.stream.stdout.last_word = self.stream.stdout.last_word or new_token()
+        return self.stream.stdout.last_word
 
-        The streams of a container do not end with a shell: there silence says it.
-        """
-        await self.stream.wait(lambda: self.session is not None, LAST_WORDS_S)
-        return self.session is not None or self.stream.is_broken or self.process is not None
+    async def said_all(self) -> bool:
+        """Whether the start of the command has been told by a shell that is dead, or never will be."""
+        stdout = self.stream.stdout
+        await self.stream.wait(lambda: self.session is not None or stdout.is_over, LAST_WORDS_S)
+        return self.session is not None or self.stream.is_broken or stdout.is_over
 
     async def finished(self, timeout_s: float) -> bool:
         """Whether the command ends within that time."""

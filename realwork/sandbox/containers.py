@@ -70,7 +70,7 @@ class Container:
             SandboxError: the engine refused, for example a network that does not exist.
         """
         if self._first_shell is not None:
-            await self._engine.attach_container(self._id or self._spec.name, self._first_shell.stream)
+            await self._first_shell.attach(self._id or self._spec.name)
         work = partial(self._engine.client.start, self._id or self._spec.name)
         try:
             await self._engine.call_within(START_S, f"starting container {self._spec.name}", work)

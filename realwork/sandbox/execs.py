@@ -195,21 +195,27 @@ class Execs:
             received = stream.received
             await asyncio.wait({stream.ended}, timeout=REST_S)
 
-    async def end_session(self, session: int, exited: Callable[[float], Awaitable[bool]], grace_s: float) -> bool:
+    async def end_session(
+        self, session: int, exited: Callable[[float], Awaitable[bool]], grace_s: float, last_word: str = ""
+    ) -> bool:
         """TERM, KILL when `exited` has waited `grace_s` for the command; then what `exited` says.
+
+        `last_word` is written to where the session's first process has written, after its end, if that can be.
 
         Raises:
             SandboxStuck: not even shell builtins run in the container any more.
         """
         for _ in range(MOST_ENDINGS):
-            if await self._signal_session(session, exited, grace_s):
+            if await self._signal_session(session, exited, grace_s, last_word):
                 break
             grace_s = 0.0
         return await exited(GRACE_S)
 
-    async def _signal_session(self, session: int, exited: Callable[[float], Awaitable[bool]], grace_s: float) -> bool:
+    async def _signal_session(
+        self, session: int, exited: Callable[[float], Awaitable[bool]], grace_s: float, last_word: str
+    ) -> bool:
         """Whether the script ran to its end; it does not without memory, or when it is killed itself."""
-        argv = ["/bin/sh", "-c", scripts.END_SESSION, "sh", str(session)]
+        argv = ["/bin/sh", "-c", scripts.END_SESSION, "sh", str(session), last_word]
         ending_id = await self._prepared(argv, stdin=True, as_root=True)
         ending = await self._engine.attach(ending_id, ExecStream(0, announces_pid=False))
         try:

@@ -73,7 +73,8 @@ shift
 is also that of its session and group."""
 
 END_SESSION = """\
-leader=$1
+leader=$1 token=$2
+[ -z "$token" ] || command exec 3>"/proc/$leader/fd/1"
 reach() {
     signal=$1
     kill -s "$signal" -- "-$leader"
@@ -90,10 +91,18 @@ reach() {
 reach TERM
 read -r _
 reach KILL
+[ -z "$token" ] || {
+    left=100000
+    while [ -d "/proc/$leader" ] && [ "$left" -gt 0 ]; do left=$((left - 1)); done
+    echo "$token 0" >&3
+} 2>/dev/null
 exit 0
 """
 """`$1`: session. TERM, and KILL when standard input brings a line or ends. Each reaches the whole group at once, which
-no fork loop escapes, then every process of the session, whatever its name contains."""
+no fork loop escapes, then every process of the session, whatever its name contains.
+
+`$2`: if not empty, it is written to where the session's first process has written, after that is gone: nothing that
+it has written comes later."""
 
 KILL_ALL = """\
 kill -9 -1 2>/dev/null

@@ -51,7 +51,7 @@ class World:
         prepared: (node, source) of each preparation, in order.
         broken: nodes and environments on which everything fails.
         unprepared: nodes on which nothing can be prepared; `spoilt` where the environment is to blame for it.
-        slow_to_prepare: seconds.
+        slow_to_prepare, slow_to_start: seconds.
         deaf: whether actors do not do as they are told.
         hung: nodes on which no process that starts becomes ready until they are no longer here.
         unstartable: nodes on which every process fails as it starts.
@@ -67,7 +67,7 @@ class World:
         self.broken, self.unprepared, self.spoilt, self.blocked = set(), set(), set(), set()
         self.hung, self.unstartable, self.starts = set(), set(), []
         self.starting, self.most_starting = defaultdict(int), defaultdict(int)
-        self.slow_to_prepare, self.deaf = 0.01, False
+        self.slow_to_prepare, self.slow_to_start, self.deaf = 0.01, 0.0, False
         self.at_once, self.now = defaultdict(int), defaultdict(int)
         self.started_when_first_played = 0
         self.rows = []
@@ -86,6 +86,7 @@ class Rollouts:
         world.most_starting[node] = max(world.most_starting[node], world.starting[node])
         try:
             await asyncio.sleep(0.01)
+            await asyncio.sleep(world.slow_to_start)
             while node in world.hung:
                 await asyncio.sleep(0.01)
         finally:

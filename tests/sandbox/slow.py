@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
+from realwork.errors import SandboxError
 from realwork.sandbox.engine import Engine, EngineClient, connect
 
 
@@ -19,8 +20,11 @@ class SlowClient(EngineClient):
         silent_until: on the monotonic clock; until then no output of an exec, or of a container, arrives.
         start_s: how long the answer to the start of an exec takes.
         looks: how long each of the next looks at an exec takes.
+        refuses_to_attach: whether nobody may speak with a container itself; `attached` is how often that was asked.
     """
 
+    refuses_to_attach = False
+    attached = 0
     silent_until = 0.0
     start_s = 0.0
 
@@ -33,6 +37,9 @@ class SlowClient(EngineClient):
         return self._late(*super().open_exec(exec_id))
 
     def open_container(self, container_id: str) -> tuple[socket.socket, bytes]:
+        self.attached += 1
+        if self.refuses_to_attach:
+            raise SandboxError("authorization denied by plugin")
         return self._late(*super().open_container(container_id))
 
     def _late(self, connection: socket.socket, early: bytes) -> tuple[socket.socket, bytes]:

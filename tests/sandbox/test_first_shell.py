@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from realwork.errors import SandboxLost
-from realwork.sandbox import cgroups
+from realwork.sandbox import cgroups, first_shell
 from realwork.sandbox.docker import open_container
 
 from .helpers import make_spec, run, shell_of, use
@@ -48,17 +48,26 @@ def test_where_this_machine_does_not_see_its_process_the_channel_is_an_exec(monk
     assert with_counted_execs(three_commands) == ([0, 1, 2], 1)
 
 
-def test_it_is_asked_of_an_image_only_once(monkeypatch, tmp_path):
-    monkeypatch.setattr(cgroups, "_CGROUPS", tmp_path)
+def test_a_container_is_not_spoken_with_before_its_first_process_is_guarded(monkeypatch):
+    looks = []
 
+    def command_of(pid):
+        looks.append(pid)
+        return b"sleep" if len(looks) > 3 else b"/bin/sh"
+
+    monkeypatch.setattr(first_shell, "command_of", command_of)
+    assert with_counted_execs(three_commands) == ([0, 1, 2], 0)
+    assert len(looks) == 4
+
+
+def test_where_the_engine_lets_nobody_speak_with_a_container_the_channel_is_an_exec():
     async def play():
         async with slow_engine() as (engine, client):
-            made, attach = [], client.open_container
-            client.open_container = lambda container_id: made.append(container_id) or attach(container_id)
-            for _ in range(3):
+            client.refuses_to_attach = True
+            for _ in range(2):
                 async with open_container(make_spec(), engine=engine) as sandbox:
                     assert await three_commands(sandbox) == [0, 1, 2]
-            return len(made)
+            return client.attached
 
     assert asyncio.run(play()) == 1
 
