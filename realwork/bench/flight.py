@@ -21,7 +21,8 @@ from realwork.distributed.slot import ACTOR_MIB
 from realwork.distributed.yardstick import several_local_nodes
 from realwork.errors import RunAborted
 from realwork.opening import SilentObserver
-from realwork.types import Record
+from realwork.schedule import EnvironmentProgress
+from realwork.types import Record, RolloutSummary
 
 SANDBOX_MIB = 64
 SETTLE_S = 10.0
@@ -74,14 +75,20 @@ class _Watcher(SilentObserver):
         self._model = model
         self._began = time.monotonic()
         self._before_mib = available_mib()
+        self._played: set[str] = set()
         self.started_s = 0.0
         self.looks: list[_Look] = []
         self.from_to = (0.0, 0.0)
 
+    def rollout_finished(self, summary: RolloutSummary, progress: EnvironmentProgress) -> None:
+        """See `Observer`; one that ends before all play keeps them from it."""
+        if self.looks_at:
+            self._model.end.set()
+
     def looked(self, in_flight: Sequence[InFlight]) -> None:
-        """See `Observer`."""
-        playing = sum(each.doing is not None and each.doing.phase in PLAYS for each in in_flight)
-        if self.looks_at and playing >= self._rollouts:
+        """See `Observer`; a busy process does not always answer."""
+        self._played |= {each.trajectory_id for each in in_flight if each.doing and each.doing.phase in PLAYS}
+        if self.looks_at and len(self._played) >= self._rollouts:
             self.looks_at = 0  # nobody is asked any more
             self.started_s = time.monotonic() - self._began
             threading.Thread(target=self._measure, daemon=True).start()

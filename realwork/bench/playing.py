@@ -43,8 +43,8 @@ def play(
         KeyboardInterrupt: the user has stopped it.
     """
     file = Path(folder) / "run.json"
-    document["rollout_config"] |= {"trajectory_output_path": f"{folder}/trajectories"}
-    file.write_text(json.dumps(document))
+    limits = document["rollout_config"] | {"trajectory_output_path": f"{folder}/trajectories"}
+    file.write_text(json.dumps(document | {"rollout_config": limits}))
     result = run(load_run_file(file, overrides=overrides), address=address, observer=observer)
     if result.interrupted:
         raise KeyboardInterrupt

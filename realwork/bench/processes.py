@@ -10,12 +10,12 @@ CLOCK = os.sysconf("SC_CLK_TCK")
 EVERY_S = 1.0
 ENGINE = "engine and containers"
 _PROC = Path("/proc")
-_PARTS = ("driver", "actors", "store", "plugins", "Ray", "model server")
+_PARTS = ("driver", "actors", "store", "tasks", "Ray", "model server")
 _BY_START = {
     b"ray::RolloutActor": "actors",
     b"ray::StoreActor": "store",
     b"ray::GateActor": "driver",
-    b"ray::": "plugins",
+    b"ray::": "tasks",
 }
 _STEAL = 8
 """Of the first line of `/proc/stat`, the columns from here on are contained in others."""
@@ -64,8 +64,9 @@ def available_mib() -> float:
 def cpu_by_part(model_server: int) -> dict[str, float]:
     """CPU seconds since the start of each part.
 
-    The driver is this process and the gate; plugins are the processes of Ray's tasks. What else this machine has done
-    is `ENGINE`: engine, shims, runtimes, what runs inside and the kernel's work for them.
+    The driver is this process and the gate; tasks are the processes that Ray keeps for tasks, such as calls of plugins,
+    idle ones included. What else this machine has done is `ENGINE`: engine, shims, runtimes, what runs inside and the
+    kernel's work for them.
     """
     parts = dict.fromkeys((*_PARTS, ENGINE), 0.0)
     for folder in _PROC.glob("[0-9]*"):

@@ -6,11 +6,13 @@ process, with as many rollouts in flight as no single machine could hold.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import random
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +46,7 @@ STEPS = 3
 MEMORY_MIB = 64
 NODE_MIB = 1024
 SHORTEST_S, LONGEST_S = 4.0, 8.0
+LOOK_S = 0.05
 LOOKS = 100
 """So many times is memory looked at; a part that is being written is in the store's."""
 _COMMAND = {"tool_calls": [{"name": "execute_command", "arguments": {"command": "true"}}]}
@@ -152,7 +155,7 @@ def _together(rollouts: int, runs: Sequence[_Played]) -> PlayedBench:
 
 
 class _Measuring(SilentObserver):
-    """Looks at driver and store as rollouts end; the CPU time of what comes before the first one does not count."""
+    """Looks at driver and store from the first rollout's end to theirs, which is that of the last part, too."""
 
     def __init__(self, rollouts: int) -> None:
         self._rollouts = rollouts
@@ -160,6 +163,7 @@ class _Measuring(SilentObserver):
         self.graded = 0
         self.driver, self.store = Process(os.getpid()), Process(os.getpid())
         self.cpu_s: list[tuple[float, float]] = []
+        self._last = threading.Thread(target=self._look_on, daemon=True)
         self.memory_mib: list[tuple[float, float]] = []
 
     def rollout_finished(self, summary: RolloutSummary, progress: EnvironmentProgress) -> None:
@@ -169,10 +173,16 @@ class _Measuring(SilentObserver):
         if self._finished == 1:
             self.store = named("ray::StoreActor")[-1]
             self.cpu_s.append((self.driver.cpu_s, self.store.cpu_s))
+            self._last.start()
         if self._finished % max(1, self._rollouts // LOOKS) == 0:
             self.memory_mib.append((self.driver.memory_mib, self.store.memory_mib))
-        if self._finished == self._rollouts:
-            self.cpu_s.append((self.driver.cpu_s, self.store.cpu_s))
+
+    def _look_on(self) -> None:
+        """Look until the store is gone."""
+        with contextlib.suppress(OSError):
+            while True:
+                self.cpu_s[1:] = [(self.driver.cpu_s, self.store.cpu_s)]
+                time.sleep(LOOK_S)
 
 
 def _play(rollouts: int, address: str) -> _Played:
@@ -182,11 +192,12 @@ def _play(rollouts: int, address: str) -> _Played:
         idle = {"sandbox_config": {"kind": "memory"}}
         result = play(_run_file(folder, rollouts), folder, overrides=idle, address=address, observer=measuring)
     (driver_before, store_before), (driver_after, store_after) = measuring.cpu_s
+    counted = rollouts - 1
     driver_mib, store_mib = (_most_by_half(each) for each in zip(*measuring.memory_mib, strict=True))
     return _Played(
         seconds=result.duration_s,
-        driver_ms=1000 * (driver_after - driver_before) / rollouts,
-        store_ms=1000 * (store_after - store_before) / rollouts,
+        driver_ms=1000 * (driver_after - driver_before) / counted,
+        store_ms=1000 * (store_after - store_before) / counted,
         driver_mib=driver_mib,
         store_mib=store_mib,
         graded=measuring.graded,

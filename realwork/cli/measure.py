@@ -36,14 +36,14 @@ def every(context: typer.Context, to: Json = None) -> None:
         return
     _check_writable(to)
     measured: dict[str, Any] = {}
-    try:
-        for name, (about, measure) in _parts().items():
-            bench_parts.say(f"{name}: {about}")
-            found, text = measure()
-            measured[name] = found.model_dump(mode="json")
-            if to != STDOUT:
-                results.print(f"{name}\n{text}\n", markup=False)
-    finally:
+    for name, (about, measure) in _parts().items():
+        bench_parts.say(f"{name}: {about}")
+        found, text = measure()
+        measured[name] = found.model_dump(mode="json")
+        if to != STDOUT:
+            results.print(f"{name}\n{text}\n", markup=False)
+            _write(to, json.dumps(measured, indent=2))
+    if to == STDOUT:
         _write(to, json.dumps(measured, indent=2))
 
 

@@ -53,8 +53,9 @@ class Begun(Record):
 
 
 class Mark(Record):
-    """Writes nothing; its answer says that what came before it is on the disk."""
+    """Writes nothing; its answer says that what came before it of an attempt is on the disk."""
 
+    trajectory_id: str
     size_bytes: int = 0
 
 

@@ -3,7 +3,7 @@
 Guarantees: an acknowledged trajectory is on the disk and survives the death of every process; the first commit of an
 attempt wins, also after a restart, and a late one of an attempt that was given up is fenced; a commit that failed left
 no row. What arrives while a transaction is written goes together into the next one; what nobody waits for comes with
-it, `WITHIN_S` after it arrived at the latest. Rows go from the ledger into parts in the background; the samples made of
+it, or begins one `WITHIN_S` after it arrived. Rows go from the ledger into parts in the background; the samples made of
 them, where there are token ids, stand in the part of the same number below `samples/`. Nothing of a committed
 trajectory is kept in memory.
 """
@@ -164,7 +164,7 @@ class TrajectoryStore:
         Raises:
             StoreError: it cannot be read.
         """
-        await self._written(Mark())
+        await self._written(Mark(trajectory_id=trajectory_id))
         row = await asyncio.to_thread(self._ledger.unfinished, valid_unicode(trajectory_id))
         return None if row is None else decode_trajectory(row, 0, side_file_reader(self._directory))
 
@@ -219,10 +219,12 @@ class TrajectoryStore:
                     await self._hurry.wait()
 
     def _next_batch(self) -> list[_Waiting]:
-        """What the next transaction holds."""
+        """What the next transaction holds, in the order in which it came; what is asked for comes first."""
         size_bytes = 0
         batch: list[_Waiting] = []
-        for waiting in [*self._due(), *self._waiting][:MAX_REQUESTS]:
+        asked, due = self._due()
+        in_order = sorted([*self._waiting[:MAX_REQUESTS], *due], key=lambda each: each.since)
+        for waiting in [*asked, *in_order][:MAX_REQUESTS]:
             size_bytes += waiting.request.size_bytes
             if batch and size_bytes > MAX_REQUEST_BYTES:
                 break
@@ -235,12 +237,17 @@ class TrajectoryStore:
             self._hurry.clear()
         return batch
 
-    def _due(self) -> list[_Waiting]:
-        """The unfinished records to be written now: those that have waited long enough, and have no row that waits."""
-        is_asked = self._closed or any(isinstance(each.request, Mark) for each in self._waiting)
-        before = time.monotonic() - (0.0 if is_asked else WITHIN_S)
+    def _due(self) -> tuple[list[_Waiting], list[_Waiting]]:
+        """The unfinished records that somebody asks for, and those that have waited long enough.
+
+        Those of attempts whose row waits are not written.
+        """
+        before = time.monotonic() - (0.0 if self._closed else WITHIN_S)
         ended = {each.request.trajectory_id for each in self._waiting if isinstance(each.request, Commit)}
-        return [each for name, each in self._unfinished.items() if each.since <= before and name not in ended]
+        marks = {each.request.trajectory_id for each in self._waiting if isinstance(each.request, Mark)}
+        held = {name: each for name, each in self._unfinished.items() if name not in ended}
+        asked = [held.pop(name) for name in marks & held.keys()]
+        return asked, [each for each in held.values() if each.since <= before]
 
     def _copy_out(self, mirror: Mirror, is_last: bool) -> None:
         mirror.put_with(self._ledger, is_last=is_last)

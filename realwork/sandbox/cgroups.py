@@ -6,11 +6,13 @@ another machine, there is nothing to be seen.
 
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_BUSY = ("R", "D")
 
 
 def processes(container_id: str, pid: int) -> Iterator[int]:
@@ -29,12 +31,15 @@ def is_alone(container_id: str, pid: int) -> bool:
 
 
 class Watched:
-    """A process of a container, watched from outside, whatever becomes of its number.
+    """The process `pid` of a container, watched from outside, whatever becomes of its number.
 
-    `descriptor` is one of a process, closed by `close`, or when its end has been seen.
+    `descriptor` is of the process, closed by `close`, or when its end has been seen; `peers` gives the processes of the
+    container.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, pid: int, descriptor: int, peers: Callable[[], Iterable[int]]) -> None:
+        self._pid = pid
+        self._peers = peers
         self._descriptor: int | None = descriptor
         self._has_ended = False
         self._end = select.poll()
@@ -46,6 +51,10 @@ class Watched:
             self._has_ended = True
             self.close()
         return not self._has_ended
+
+    async def is_busy(self) -> bool:
+        """Whether it, or another process of the session that it leads, has something to do, if only it is let."""
+        return await self.is_running() and any(_is_busy(each, self._pid) for each in self._peers())
 
     def close(self) -> None:
         """Watch it no more."""
@@ -60,7 +69,7 @@ def watch(container_id: str, pid: int, number: int) -> Watched | None:
         with suppress(OSError):
             if _number_inside(each) != number:
                 continue
-            watched = Watched(os.pidfd_open(each))
+            watched = Watched(each, os.pidfd_open(each), partial(processes, container_id, pid))
             try:
                 is_still = _number_inside(each) == number  # else the descriptor may be of another one
             except OSError:
@@ -76,6 +85,13 @@ def command_of(pid: int) -> bytes:
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
     return b""
+
+
+def _is_busy(pid: int, session: int) -> bool:
+    with suppress(OSError):
+        state, _, _, of = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
+        return state in _BUSY and int(of) == session
+    return False
 
 
 def _number_inside(pid: int) -> int | None:

@@ -34,6 +34,8 @@ from realwork.sandbox.uncancelled import uncancelled
 
 OPEN_S = 5.0
 REST_S = 1.0
+BUSY_START_S = 30.0
+"""For a command to start when many others on this machine want to; its shell is nice to all of them."""
 LAST_WORDS_S = 10.0
 """What a shell said before it was killed arrives by then, however busy the engine is."""
 UNTOLD = "The container does not tell whether a command has started"
@@ -273,8 +275,13 @@ class _Shell:
         return said if said < 256 else KILLED  # no shell says more
 
     async def started(self) -> bool:
-        """Whether the command has started; it does soon, or never of itself."""
-        return await self.stream.wait(lambda: self.session is not None, START_S)
+        """Whether the command has started; it does soon, or never of itself, unless this machine is too busy."""
+        deadline = time.monotonic() + BUSY_START_S
+        while not await self.stream.wait(lambda: self.session is not None, START_S):
+            is_slow = self.process is not None and not self.stream.is_broken and await self.process.is_busy()
+            if not is_slow or time.monotonic() > deadline:
+                return False
+        return True
 
     def last_word(self) -> str:
         """What is to be written behind all that this shell has, as the streams of a container do not end with it."""

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import realwork
+from realwork.dataset import store as store_module
 from realwork.dataset.ack import Begun, Commit, Unfinished
 from realwork.dataset.commits import make_commit, make_unfinished
 from realwork.dataset.earlier import earlier_summaries, recover
@@ -148,6 +149,36 @@ def test_an_unfinished_record_is_not_written_if_its_row_comes_soon(tmp_path, wri
 
     asyncio.run(run())
     assert [[type(request) for request in each] for each in written] == [[Begun, Begun, Commit], [Commit]]
+
+
+def test_who_asks_for_an_unfinished_record_has_that_one_written_and_no_other(tmp_path, written):
+    async def run():
+        async with TrajectoryStore(tmp_path) as store:
+            for sample in range(3):
+                store.progress(make_unfinished(graded(sample)))
+            await store.unfinished("r1:calc:1:0")
+            return [request.trajectory_id for each in written for request in each if isinstance(request, Unfinished)]
+
+    assert asyncio.run(run()) == ["r1:calc:1:0"]
+
+
+def test_rows_and_unfinished_records_are_written_in_the_order_in_which_they_came(tmp_path, written, monkeypatch):
+    monkeypatch.setattr(store_module, "MAX_REQUEST_BYTES", 1)  # each has a transaction of its own
+
+    async def run():
+        async with TrajectoryStore(tmp_path) as store:
+            for sample in range(1, 4):
+                store.progress(make_unfinished(graded(sample)))
+            await asyncio.sleep(0.9 * WITHIN_S)
+            committed = asyncio.create_task(store.commit(make_commit(graded(0))))
+            await asyncio.sleep(0)
+            for sample in range(4, 8):
+                store.progress(make_unfinished(graded(sample)))
+            await committed
+
+    asyncio.run(run())
+    kinds = [type(request) for each in written for request in each]
+    assert kinds.index(Commit) <= 3
 
 
 def test_an_unfinished_record_stays_when_its_row_is_refused(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.command import own_containers, realwork
 
-PARTS = {"driver", "actors", "store", "plugins", "Ray", "model server", "engine and containers"}
+PARTS = {"driver", "actors", "store", "tasks", "Ray", "model server", "engine and containers"}
 
 
 def is_spread(found):
