@@ -1,6 +1,10 @@
 """The shell that a container starts with: when it is the channel, and when an exec has to be."""
 
 import asyncio
+import os
+import signal
+import subprocess
+import time
 
 import pytest
 
@@ -139,3 +143,38 @@ def test_the_end_of_the_container_is_told():
             await run(sandbox, "sleep 30", timeout_s=20)
 
     use(open_container, scenario)
+
+
+@pytest.mark.parametrize(
+    ("script", "is_busy"), [("while :; do :; done", True), ("exec sleep 60", False), ("exit 0", False)]
+)
+def test_only_a_process_that_would_go_on_if_it_were_let_is_busy(script, is_busy):
+    with subprocess.Popen(["/bin/sh", "-c", script], start_new_session=True) as process:
+        watched = cgroups.Watched(process.pid, os.pidfd_open(process.pid), lambda: [process.pid])
+        time.sleep(0.3)
+        try:
+            assert asyncio.run(watched.is_busy()) == is_busy
+            assert asyncio.run(watched.is_running()) == (script != "exit 0")
+        finally:
+            watched.close()
+            process.kill()
+
+
+def test_a_process_is_busy_as_long_as_one_of_its_session_is():
+    with subprocess.Popen(
+        ["/bin/sh", "-c", "(while :; do :; done) & echo $!; wait"],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        spinning = int(process.stdout.readline())
+        try:
+            peers = [process.pid, spinning]
+            watched = cgroups.Watched(process.pid, os.pidfd_open(process.pid), lambda: peers)
+            assert asyncio.run(watched.is_busy())
+            os.kill(spinning, signal.SIGSTOP)
+            time.sleep(0.1)
+            assert not asyncio.run(watched.is_busy())
+            watched.close()
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
