@@ -39,8 +39,12 @@ class Marked:
         self._held = b""
 
     def feed(self, piece: memoryview) -> None:
+        if self.is_over:
+            return
         data = self._held + piece
-        self.is_over = self.is_over or (self.last_word is not None and self.last_word.encode() in data)
+        if self.last_word is not None and self.last_word.encode() in data:
+            self.is_over = True
+            data = data.partition(self.last_word.encode())[0]
         while not self.is_broken and len(self.numbers) < len(self._tokens):
             token = self._tokens[len(self.numbers)]
             at = data.find(token)

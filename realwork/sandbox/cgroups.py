@@ -45,7 +45,7 @@ class Watched:
         self._end = select.poll()
         self._end.register(descriptor, select.POLLIN)
 
-    async def is_running(self, _patience_s: float = 0.0) -> bool:
+    async def is_running(self) -> bool:
         """Whether its end has not been seen."""
         if self._descriptor is not None and self._end.poll(0):
             self._has_ended = True

@@ -122,13 +122,20 @@ class Channel:
         shell = _Shell(first.stream)
         try:
             if await first.is_there() and await shell.greet() and (process := first.watched(shell.pid)):
-                shell.process, shell.is_running = process, process.is_running
+                shell.process, shell.is_running = process, partial(self._is_running, process)
                 return shell
         except BaseException:
             shell.close()
             raise
         shell.close()
         return None
+
+    async def _is_running(self, process: Watched, patience_s: float) -> bool:
+        """Whether it has not ended; what it says comes through the engine, which has to answer, too."""
+        is_running = await process.is_running()
+        if is_running:
+            await self._execs.check_engine(patience_s)
+        return is_running
 
     async def _by_exec(self) -> "_Shell | None":
         shell = _Shell(AnswerStream())
@@ -250,7 +257,7 @@ class _Shell:
         self.is_well = await self.stream.wait(lambda: len(stdout.numbers) in (1, 3), REST_S)
         self.is_well = self.is_well and not self.stream.is_broken
         if self.process is not None:
-            self.is_well = self.is_well and await self.is_running(0.0)
+            self.is_well = self.is_well and await self.process.is_running()
         return self.is_well and (len(stdout.numbers) == 1 or stdout.numbers[2] == 0)
 
     def ask(self, request: bytes, *, own_session: bool, limit_bytes: int) -> None:

@@ -21,6 +21,7 @@ from realwork.sandbox.stream import ExecStream, FrameStream
 from realwork.sandbox.uncancelled import uncancelled
 
 S = TypeVar("S", bound=FrameStream)
+T = TypeVar("T")
 IsRunning = Callable[[float], Awaitable[bool]]
 """Whether a process has not exited yet; a slow engine is asked again for so many seconds."""
 
@@ -175,17 +176,22 @@ class Execs:
 
     async def _exit_now(self, exec_id: str, patience_s: float = 0.0) -> int | None:
         """The exit code, null while it runs; an engine that is too slow is asked again for `patience_s`."""
-        look = partial(self._engine.client.exec_inspect, exec_id)
+        found = await self._patiently(partial(self._engine.client.exec_inspect, exec_id), patience_s)
+        exit_code = None if found["Running"] else found["ExitCode"]
+        return None if exit_code is None else int(exit_code)
+
+    async def check_engine(self, patience_s: float) -> None:
+        """Raises TooSlow when the engine does not answer; it is asked again for `patience_s`."""
+        await self._patiently(self._engine.client.ping, patience_s)
+
+    async def _patiently(self, look: Callable[[], T], patience_s: float) -> T:
         deadline = time.monotonic() + patience_s
         while True:
             try:
-                found = await self._engine.call_within(LOOK_S, "waiting for a command", look)
-                break
+                return await self._engine.call_within(LOOK_S, "waiting for a command", look)
             except TooSlow:
                 if time.monotonic() >= deadline:
                     raise
-        exit_code = None if found["Running"] else found["ExitCode"]
-        return None if exit_code is None else int(exit_code)
 
     async def _drain(self, stream: ExecStream) -> None:
         """Take what is on its way, if a child holds the stream: until nothing comes for a moment."""
